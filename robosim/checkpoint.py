@@ -1,0 +1,186 @@
+"""Atomic files, and the manifest that says that a stage is finished.
+
+Weights are safetensors, everything else JSON; nothing here can run code from a file. Every file is written
+beside its place and renamed, so that a crash at any moment leaves the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robosim.errors import CheckpointError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MANIFEST = "stage.json"
+
+
+def json_hash(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def prepare_folder(path: Path) -> Path:
+    """Make `path` a writable folder, or raise `OutputError` saying what stands in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(
+            f"can't make the folder {path}: a file is in its place; move it or set out="
+        ) from error
+    except OSError as error:
+        raise OutputError(f"can't make the folder {path}: {error.strerror}; set out= elsewhere") from error
+    if not os.access(path, os.W_OK):
+        raise OutputError(f"can't write into {path}: no permission; set out= elsewhere")
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename inside `path` durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_atomically(temporary: Path, final: Path) -> None:
+    """Flush `temporary` to disk and rename it to `final`."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, final)
+    sync_folder(final.parent)
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` whole or not at all. Raises `OutputError` (a full disk, a file for a folder)."""
+    prepare_folder(path.parent)
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        temporary.write_bytes(data)
+        replace_atomically(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: OSError) -> OutputError:
+    """The sentence for a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            f"the disk is full: {path} wasn't written; free some space and run the same command again"
+        )
+    return OutputError(f"can't write {path}: {error.strerror or error}; set out= elsewhere")
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    atomic_write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises `CheckpointError` when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; run the stage that writes it") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can't be read ({error}); delete it and run its stage again") from error
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named tensors as one safetensors file, atomically."""
+    from safetensors.torch import save
+
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    atomic_write_bytes(path, save(contiguous, dict(metadata or {})))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises `CheckpointError` when it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; run the stage that writes it")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); delete its folder and run the stage again"
+        ) from error
+
+
+def stage_finished(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+    """True if and only if `out` holds a result of exactly this configuration and these input hashes.
+
+    A manifest of another configuration is an old result, not this one: the stage runs again. Raises
+    `CheckpointError` when the manifest can't be read, or names a file that is missing or was changed.
+    """
+    if not (out / MANIFEST).exists():
+        return False
+    manifest = read_json(out / MANIFEST)
+    if manifest["config_hash"] != json_hash(config) or manifest["inputs"] != dict(inputs):
+        return False
+    for name, digest in manifest["outputs"].items():
+        if not (out / name).is_file() or file_hash(out / name) != digest:
+            raise CheckpointError(
+                f"{out / name} is missing or was changed; delete {out} and run its stage again"
+            )
+    return True
+
+
+def finish_stage(
+    out: Path,
+    stage: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    wall_seconds: float,
+    figures: Mapping[str, Any],
+    outputs: tuple[str, ...] = (),
+) -> None:
+    """Write the manifest, last of all: from now on the stage counts as finished.
+
+    `outputs` are file names relative to `out`; their hashes are kept and checked before the stage is reused.
+    """
+    manifest = {
+        "stage": stage,
+        "config": dict(config),
+        "config_hash": json_hash(config),
+        "inputs": dict(inputs),
+        "outputs": {name: file_hash(out / name) for name in outputs},
+        "wall_seconds": wall_seconds,
+        "figures": dict(figures),
+    }
+    atomic_write_json(out / MANIFEST, manifest)
+
+
+def stage_hash(out: Path) -> str:
+    """Hash of a finished stage: what a later stage records as its input."""
+    manifest = read_json(out / MANIFEST)
+    return json_hash({key: manifest[key] for key in ("stage", "config_hash", "inputs", "outputs")})
+
+
+def stage_figures(out: Path) -> dict[str, Any]:
+    return read_json(out / MANIFEST)["figures"]
+
+
+def stage_seconds(out: Path) -> float:
+    return read_json(out / MANIFEST)["wall_seconds"]

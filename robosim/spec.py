@@ -1,0 +1,127 @@
+"""What a policy may know of its world: joints, cameras, time and task.
+
+Both simulators are built from one `EnvSpec`, which every dataset carries in `meta/robosim.json`. Nothing here
+imports torch or MuJoCo, so that the learned simulator can be built where MuJoCo is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from robosim.errors import DatasetError
+
+ActionKind = Literal["joint_position", "ee_delta"]
+
+CONTROL_HZ = 10
+"""Control periods a second, everywhere in robosim."""
+
+SUCCESS_FRAMES = 3
+"""Consecutive frames for which the task distance must stay under the threshold to count as success."""
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """The joints that a command addresses, gripper last.
+
+    `lower`/`upper` are in the unit of each joint: `rad` for revolute joints, `fraction` (0 closed … 1 open) for
+    a gripper.
+    """
+
+    name: str
+    joint_names: tuple[str, ...]
+    joint_units: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.joint_names), len(self.joint_units), len(self.lower), len(self.upper)}
+        if len(sizes) != 1:
+            raise ValueError(f"robot {self.name!r}: joint names, units and limits differ in length: {sizes}")
+
+    @property
+    def num_joints(self) -> int:
+        return len(self.joint_names)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task: its sentence, how long it lasts, and which distance decides it.
+
+    The task distance is ‖subject − goal‖ over `axes` (0, 1, 2 for x, y, z), where the subject is the tool's tip
+    or the object's centre. Success: distance ≤ `success_distance` metres for `SUCCESS_FRAMES` frames.
+    """
+
+    name: str
+    instruction: str
+    horizon: int
+    success_distance: float
+    subject: Literal["tool", "object"]
+    axes: tuple[int, ...] = (0, 1, 2)
+
+    def distance(self, tool: np.ndarray, obj: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """Task distance in metres; every argument is [..., 3], the result [...]."""
+        subject = tool if self.subject == "tool" else obj
+        axes = list(self.axes)
+        return np.linalg.norm(subject[..., axes] - goal[..., axes], axis=-1)
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """The contract that `PhysicsEnv` and `LearnedEnv` share."""
+
+    robot: RobotSpec
+    tasks: tuple[TaskSpec, ...]
+    cameras: tuple[str, ...] = ("front",)
+    size: int = 64
+    fps: int = CONTROL_HZ
+    action_kind: ActionKind = "joint_position"
+
+    def task(self, name: str) -> TaskSpec:
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise ValueError(f"unknown task {name!r}; this dataset has {', '.join(t.name for t in self.tasks)}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> EnvSpec:
+        """Read what `to_json` wrote. Raises `DatasetError` naming the key that is missing or unknown."""
+        try:
+            robot = RobotSpec(**{k: _tupled(v) for k, v in data["robot"].items()})
+            tasks = tuple(TaskSpec(**{k: _tupled(v) for k, v in task.items()}) for task in data["tasks"])
+            rest = {k: _tupled(v) for k, v in data.items() if k not in ("robot", "tasks")}
+            return cls(robot=robot, tasks=tasks, **rest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"the env spec is damaged: {error}; collect or import the dataset again"
+            ) from error
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class SuccessRule:
+    """Success = the task distance stays within the threshold for `SUCCESS_FRAMES` consecutive frames.
+
+    One instance watches N rows; both simulators and the scripted collection use it, so that "success" means the
+    same everywhere.
+    """
+
+    def __init__(self, threshold: float, num_envs: int) -> None:
+        self.threshold = threshold
+        self._streak = np.zeros(num_envs, dtype=np.int64)
+
+    def reset(self, mask: np.ndarray) -> None:
+        """Forget the streaks of the rows where `mask` (bool [N]) holds."""
+        self._streak[mask] = 0
+
+    def update(self, distance: np.ndarray) -> np.ndarray:
+        """Take the distances [N] after a step; return bool [N], true where success holds now."""
+        self._streak = np.where(distance <= self.threshold, self._streak + 1, 0)
+        return self._streak >= SUCCESS_FRAMES
