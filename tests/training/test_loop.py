@@ -1,0 +1,189 @@
+"""The training loop: exact resume after a kill at the worst moment, noise that belongs to samples, honest failure."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from robosim.checkpoint import load_tensors
+from robosim.training import snapshot
+from robosim.training.loop import TrainConfig, TrainingError, learning_rate, train
+from robosim.world_model.noise import sample_uniform
+
+
+class Regression(nn.Module):
+    """Fits a fixed linear map, with dropout-like noise from the samples' seeds and a running statistic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.SiLU(), nn.Linear(16, 2))
+
+    def forward(self, batch):
+        keep = sample_uniform(batch["noise_seed"], (4,), salt=1) > 0.2
+        loss = (self.net(batch["x"] * keep) - batch["x"] @ TARGET).square().mean()
+        return loss, {"error": loss.detach().sqrt()}
+
+
+TARGET = torch.arange(8.0).view(4, 2) / 8
+CONFIG = TrainConfig(steps=20, warmup=3, save_every=5, log_every=1)
+
+
+def batches(step: int):
+    generator = torch.Generator().manual_seed(step)
+    return {"x": torch.randn(8, 4, generator=generator), "noise_seed": torch.arange(8) + 100 * step}
+
+
+def fresh() -> Regression:
+    torch.manual_seed(0)
+    return Regression()
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+@pytest.fixture
+def straight(tmp_path) -> dict[str, torch.Tensor]:
+    module = fresh()
+    train(module, batches, CONFIG, tmp_path / "straight", "fit")
+    return weights(module)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_learns_and_logs_every_step(tmp_path):
+    module = fresh()
+    last = train(module, batches, TrainConfig(steps=300, warmup=3, learning_rate=1e-2), tmp_path, "fit")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["loss"] > 2 * last["loss"]
+    assert [row["step"] for row in rows] == [*range(0, 300, 10), 299]
+
+
+def test_learning_rate_warms_up_and_ends_near_zero():
+    rates = [learning_rate(CONFIG, step) for step in range(20)]
+    assert rates[0] < rates[1] < rates[2] and rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] < 0.3 * max(rates)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+import test_loop_script as t
+from robosim.training import snapshot
+{trap}
+t.train(t.fresh(), t.batches, t.CONFIG, t.Path({out!r}), "fit")
+"""
+
+AT_STEP = (
+    "inner = t.batches\nt.batches = lambda s: os.kill(os.getpid(), signal.SIGKILL) if s == 13 else inner(s)"
+)
+
+IN_RENAME = """
+replace, count = os.replace, [0]
+def trap(source, target):
+    count[0] += str(source).endswith(".tmp") or str(source).endswith("manifest.json.partial")
+    if count[0] == {nth}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = trap
+"""
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [AT_STEP, IN_RENAME.format(nth=3), IN_RENAME.format(nth=4)],
+    ids=["between steps", "in the manifest's rename", "in the snapshot's rename"],
+)
+def test_kill_and_resume_equals_a_straight_run(tmp_path, straight, trap):
+    script = tmp_path / "test_loop_script.py"
+    script.write_text(Path(__file__).read_text())
+    out = tmp_path / "killed"
+    code = textwrap.dedent(KILLED).format(folder=str(tmp_path), out=str(out), trap=trap)
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    before = len((out / "metrics.jsonl").read_text().splitlines())
+    assert 0 < before < 20
+    module = fresh()
+    steps = []
+    train(module, lambda step: steps.append(step) or batches(step), CONFIG, out, "fit")
+    assert steps[0] in (5, 10) and steps[-1] == 19, "it went on from a snapshot"
+    assert same(weights(module), straight)
+    rows = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows == list(range(20))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_finishes_the_step_saves_and_goes_on_exactly(tmp_path, straight, number):
+    def interrupted(step: int):
+        if step == 7:
+            os.kill(os.getpid(), number)
+        return batches(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(), interrupted, CONFIG, tmp_path, "fit")
+    assert [path.name for path in snapshot.snapshots(tmp_path)][-1] == "step_00000008"
+    module = fresh()
+    train(module, batches, CONFIG, tmp_path, "fit")
+    assert same(weights(module), straight)
+
+
+def test_a_damaged_snapshot_is_passed_over(tmp_path, straight):
+    stop_at(tmp_path, 12)
+    newest = snapshot.snapshots(tmp_path)[-1] / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-20])
+    module = fresh()
+    train(module, batches, CONFIG, tmp_path, "fit")
+    assert same(weights(module), straight)
+
+
+def test_a_snapshot_of_another_configuration_is_not_continued(tmp_path):
+    stop_at(tmp_path, 12)
+    first = []
+    train(
+        fresh(),
+        lambda step: first.append(step) or batches(step),
+        CONFIG,
+        tmp_path,
+        "fit",
+        identity={"seed": 2},
+    )
+    assert first[0] == 0
+
+
+def stop_at(out: Path, last: int) -> None:
+    def interrupted(step: int):
+        if step == last:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batches(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(), interrupted, CONFIG, out, "fit")
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimiser(tmp_path):
+    def poisoned(step: int):
+        batch = batches(step)
+        if step == 12:
+            batch["x"][0, 0] = float("nan")
+        return batch
+
+    module = fresh()
+    with pytest.raises(TrainingError, match="step 12"):
+        train(module, poisoned, CONFIG, tmp_path, "fit")
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    assert load_tensors(snapshot.snapshots(tmp_path)[-1] / "model.safetensors")
+
+
+def test_only_the_last_snapshots_are_kept(tmp_path):
+    train(fresh(), batches, TrainConfig(steps=40, save_every=5), tmp_path, "fit")
+    assert len(snapshot.snapshots(tmp_path)) == snapshot.KEPT
+    assert not list(tmp_path.glob("*.tmp"))
