@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +16,11 @@ from robosim_datasets.lerobot_io import DatasetWriter
 
 from robosim.checkpoint import json_hash, prepare_folder
 from robosim.errors import ConfigError
-from robosim.physics.recording import Behaviour, Recorder
+from robosim.physics.recording import Recorder
 from robosim.physics.robots import get_robot
-from robosim.physics.shards import load_shard, save_shard
+from robosim.physics.shards import load_shard
 from robosim.physics.tasks import TASKS, get_task, make_spec
+from robosim.physics.workers import EpisodePlan, record_shard, recording_processes
 from robosim.progress import progress
 
 
@@ -54,17 +51,6 @@ class CollectConfig:
             raise ConfigError("collect needs episodes ≥ 1, size ≥ 16 and workers ≥ 0")
         if not (0 <= self.expert_share <= 1 and 0 <= self.val_fraction < 1):
             raise ConfigError("collect needs 0 ≤ expert_share ≤ 1 and 0 ≤ val_fraction < 1")
-
-
-@dataclass(frozen=True)
-class EpisodePlan:
-    """One episode to record; everything in it follows from these fields."""
-
-    index: int
-    task: str
-    behaviour: Behaviour
-    split: str
-    seed: int
 
 
 def plan_episodes(config: CollectConfig) -> list[EpisodePlan]:
@@ -128,48 +114,13 @@ def _record_missing(config: CollectConfig, shards: Path, plans: list[EpisodePlan
     frames = 0
     with (
         progress("collect", total=done + len(plans), unit="episode", done=done) as bar,
-        _worker_pool(workers, config.robot, config.size) as pool,
+        recording_processes(workers, config.robot, config.size) as pool,
     ):
-        jobs = [pool.submit(_record, plan, _shard(shards, plan)) for plan in plans]
+        jobs = [pool.submit(record_shard, plan, _shard(shards, plan)) for plan in plans]
         for job in as_completed(jobs):
             frames += job.result()
             bar.advance(1, frames=frames)
     return frames
-
-
-@contextmanager
-def _worker_pool(workers: int, robot: str, size: int) -> Iterator[ProcessPoolExecutor]:
-    """Spawned, not forked: warp and MuJoCo hold threads. On an error what hasn't begun is dropped."""
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(robot, size),
-    )
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
-_recorder: Recorder | None = None
-"""The worker process's own recorder."""
-
-
-def _start_worker(robot: str, size: int) -> None:
-    global _recorder
-    # Ctrl-C reaches the whole process group; the parent alone decides what to do about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _recorder = Recorder(robot, size)
-
-
-def _record(plan: EpisodePlan, path: Path) -> int:
-    assert _recorder is not None
-    episode = _recorder.record(plan.task, plan.behaviour, plan.seed, plan.split)
-    save_shard(path, episode)
-    return episode.length
 
 
 def _write(

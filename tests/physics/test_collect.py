@@ -124,12 +124,7 @@ def test_recorded_and_collected_are_the_same(dataset):
     assert np.array_equal(stored.success, fresh.success)
 
 
-def test_one_process_makes_what_two_make(dataset, tmp_path):
-    collect(CollectConfig(**(vars(TINY) | {"workers": 1})), tmp_path / "dataset")
-    assert files(tmp_path / "dataset") == files(dataset)
-
-
-def test_a_killed_collection_goes_on_where_it_stopped(dataset, tmp_path, monkeypatch):
+def test_a_killed_collection_goes_on_and_ends_as_on_two_processes(dataset, tmp_path, monkeypatch):
     out = tmp_path / "dataset"
     assert interrupted(out, tmp_path, signal.SIGKILL) == -signal.SIGKILL
     kept = sorted(out.with_name("dataset.shards").rglob("episode_*.npz"))
@@ -142,7 +137,7 @@ def test_a_killed_collection_goes_on_where_it_stopped(dataset, tmp_path, monkeyp
         return nullcontext(SimpleNamespace(advance=lambda *count, **figures: None))
 
     monkeypatch.setattr(module, "progress", silent)
-    collect(TINY, out)
+    collect(CollectConfig(**(vars(TINY) | {"workers": 1})), out)
     assert done["collect" if len(kept) < 4 else "write dataset"] == (len(kept) if len(kept) < 4 else 0)
     assert files(out) == files(dataset)
 
