@@ -1,0 +1,65 @@
+"""Adapter, probe and judge of one run, as one folder: `adapter.json` (sizes, tasks), `adapter.safetensors`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from robosim.adapter.action_adapter import ActionAdapter
+from robosim.adapter.judge import Judge
+from robosim.adapter.keypoint_probe import KeypointProbe
+from robosim.checkpoint import atomic_write_json, load_tensors, prepare_folder, read_json, save_tensors
+from robosim.errors import CheckpointError
+
+WEIGHTS, SIZES = "adapter.safetensors", "adapter.json"
+
+
+@dataclass
+class AdapterBundle:
+    """All that the learned simulator needs to be driven by joint commands and judged in metres."""
+
+    adapter: ActionAdapter
+    probe: KeypointProbe
+    judge: Judge
+
+    def __post_init__(self) -> None:
+        self.modules.eval().requires_grad_(False)
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"adapter": self.adapter, "probe": self.probe, "judge": self.judge})
+
+    def to(self, device: str) -> AdapterBundle:
+        self.modules.to(device)
+        return self
+
+
+def save_adapter(folder: Path, bundle: AdapterBundle) -> None:
+    """Write the bundle; the sizes go last, so that a folder that has them is whole."""
+    prepare_folder(folder)
+    save_tensors(folder / WEIGHTS, bundle.modules.state_dict())
+    sizes = {
+        "adapter": bundle.adapter.to_config(),
+        "probe": bundle.probe.to_config(),
+        "judge": {"tasks": list(bundle.judge.tasks)},
+    }
+    atomic_write_json(folder / SIZES, sizes)
+
+
+def load_adapter(folder: Path) -> AdapterBundle:
+    """Read what `save_adapter` wrote. Raises `CheckpointError` when it is missing or damaged."""
+    sizes = read_json(folder / SIZES)
+    try:
+        bundle = AdapterBundle(
+            ActionAdapter.from_config(sizes["adapter"]),
+            KeypointProbe.from_config(sizes["probe"]),
+            Judge(sizes["judge"]["tasks"]),
+        )
+        bundle.modules.load_state_dict(load_tensors(folder / WEIGHTS))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder} holds no adapter that fits its {SIZES}; run the stage adapt again"
+        ) from error
+    return bundle

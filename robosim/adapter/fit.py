@@ -1,0 +1,211 @@
+"""Fit adapter, probe and judge on labelled episodes, and measure them on others.
+
+Legend of shape suffixes: N frames, M transitions, J joints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robosim.adapter.action_adapter import ActionAdapter, ActionAdapterConfig
+from robosim.adapter.bundle import AdapterBundle
+from robosim.adapter.judge import Judge, LabelledReadings, judge_figures
+from robosim.adapter.keypoint_probe import KeypointProbe, KeypointProbeConfig
+from robosim.adapter.labels import STATE_COLUMNS, LabelledEpisodes, Transitions
+from robosim.adapter.ridge import BilinearRidge
+from robosim.spec import EnvSpec, RobotSpec, TaskSpec
+from robosim.world_model.protocols import ProbeReading
+
+ForwardKinematics = Callable[[np.ndarray], np.ndarray]
+"""Joints [N,J] (rad) → tool position [N,3] (metres, world)."""
+
+READ_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    rank: int = 3
+    """Principal coordinates of motion and posture: a tool led through inverse kinematics has its three."""
+    colours: int = 32
+    """Of the codebook in which the probe finds things."""
+
+
+def fit_adapter(
+    labels: LabelledEpisodes,
+    decoded: Sequence[np.ndarray],
+    video: Tensor,
+    spec: EnvSpec,
+    latent_bound: float,
+    config: FitConfig | None = None,
+    seed: int = 0,
+) -> tuple[AdapterBundle, dict[str, Any]]:
+    """Fit everything in closed form (seconds on a CPU).
+
+    `decoded`: the labelled frames as the tokenizer gives them back, one array an episode, or empty. `video`:
+    unlabelled frames uint8 [V,H,W,3], some of them decoded, a few hundred. `latent_bound`: latent actions lie in
+    [−bound, bound]. Returns the bundle and errors on left-out episodes of the labels.
+    """
+    config = config or FitConfig()
+    transitions = labels.transitions()
+    joints, latent_size = transitions.joints_MJ.shape[1], transitions.latent_MA.shape[1]
+    adapter = ActionAdapter(ActionAdapterConfig(joints, latent_size, latent_bound, config.rank))
+    figures: dict[str, Any] = {"adapter": adapter.fit(transitions, spec.robot)}
+
+    probe = KeypointProbe(KeypointProbeConfig(joints, config.colours))
+    views = [labels.frames, *([list(decoded)] if len(decoded) else [])]
+    frames = torch.from_numpy(np.concatenate([frame for view in views for frame in view]))
+    repeat = len(views)
+    held_out = probe.fit(
+        frames,
+        _stack(labels.joints).repeat(repeat, 1),
+        _stack(labels.points).repeat(repeat, 1),
+        labels.frame_episodes().repeat(repeat),
+        video,
+        seed,
+    )
+    count = len(frames) // repeat  # the recorded frames come first
+    held_out = ProbeReading(
+        held_out.joints[:count], held_out.tool[:count], held_out.object[:count], held_out.goal[:count]
+    )
+    figures["probe"] = probe_figures(held_out, labels)
+    judge = Judge([task.name for task in spec.tasks])
+    figures["judge"] = judge.calibrate(spec.tasks, readings_by_task(held_out, labels, spec.tasks))
+    return AdapterBundle(adapter, probe, judge), figures
+
+
+@torch.no_grad()
+def evaluate_adapter(
+    bundle: AdapterBundle,
+    held_out: LabelledEpisodes,
+    spec: EnvSpec,
+    forward_kinematics: ForwardKinematics | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Figures on episodes that nothing was fitted on; errors are means over transitions or frames.
+
+    `command_mae_rad`: decoded from the inferred latent action against the recorded command, over the joints that
+    turn; `tool_mae_m`: the same, carried to the tool by `forward_kinematics` (default: a regression of tool on
+    joints, fitted here); `hold_…`: the previous command in place of the decoded one; `shuffled_…`: latent actions
+    permuted among transitions. `probe_…`: see `probe_figures`. `judge`: see `judge_figures`, by task.
+    """
+    rows = held_out.transitions()
+    tool_of = forward_kinematics or tool_regression(held_out, spec.robot)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    decode = bundle.adapter.latent_to_command
+    commands = {
+        "": decode(rows.latent_MA, rows.previous_command_MJ, rows.joints_MJ),
+        "hold_": rows.previous_command_MJ,
+        "shuffled_": decode(rows.latent_MA[order], rows.previous_command_MJ, rows.joints_MJ),
+    }
+    turning = [i for i, unit in enumerate(spec.robot.joint_units) if unit == "rad"]
+    tool = tool_of(rows.command_MJ.numpy())
+    figures: dict[str, Any] = {}
+    for name, command_MJ in commands.items():
+        off_MJ = (command_MJ - rows.command_MJ)[:, turning]
+        figures[f"{name}command_mae_rad"] = off_MJ.abs().mean().item()
+        off_M = np.linalg.norm(tool_of(command_MJ.numpy()) - tool, axis=1)
+        figures[f"{name}tool_mae_m"] = float(off_M.mean())
+    figures |= _map_figures(bundle.adapter, rows)
+
+    reading = read_all(bundle.probe, np.concatenate(held_out.frames))
+    figures |= probe_figures(reading, held_out)
+    figures["judge"] = {}
+    for name, row in readings_by_task(reading, held_out, spec.tasks).items():
+        task = spec.task(name)
+        true = task.distance(row.true.tool.numpy(), row.true.object.numpy(), row.true.goal.numpy())
+        figures["judge"][name] = judge_figures(
+            bundle.judge.distance(row.read, task), torch.from_numpy(true), task
+        )
+    return figures
+
+
+def probe_figures(reading: ProbeReading, labels: LabelledEpisodes) -> dict[str, float]:
+    """Mean errors of a reading of all frames of `labels`.
+
+    `probe_error_m` is the mean of tool, object and goal; the goal's is over first frames, where it is read at play.
+    """
+    points, first = _stack(labels.points), _first_rows(labels)
+    errors = {}
+    for name, columns in STATE_COLUMNS.items():
+        error_N = (getattr(reading, name) - points[:, columns]).norm(dim=1)
+        errors[name] = (error_N[first] if name == "goal" else error_N).mean().item()
+    return {
+        "probe_error_m": sum(errors.values()) / len(errors),
+        **{f"probe_{name}_error_m": error for name, error in errors.items()},
+        "probe_joints_mae_rad": (reading.joints - _stack(labels.joints)).abs().mean().item(),
+    }
+
+
+def readings_by_task(
+    reading: ProbeReading, labels: LabelledEpisodes, tasks: Sequence[TaskSpec]
+) -> Mapping[str, LabelledReadings]:
+    """Readings and truths of each task's own episodes; of all episodes for a task that has none.
+
+    The goals are those of each episode's first frame.
+    """
+    points, episode_N, first = _stack(labels.points), labels.frame_episodes(), _first_rows(labels)
+    parts = {name: points[:, columns] for name, columns in STATE_COLUMNS.items()}
+    true = ProbeReading(_stack(labels.joints), **parts)
+    read, true = (replace(row, goal=row.goal[first][episode_N]) for row in (reading, true))
+    result = {}
+    for task in tasks:
+        own = [i for i, name in enumerate(labels.tasks) if name == task.name] or list(
+            range(len(labels.tasks))
+        )
+        rows = torch.isin(episode_N, torch.tensor(own))
+        result[task.name] = LabelledReadings(_rows(read, rows), _rows(true, rows))
+    return result
+
+
+def read_all(probe: KeypointProbe, frames: np.ndarray) -> ProbeReading:
+    """Read uint8 [N,H,W,3] in portions."""
+    portions = [probe.read(part) for part in torch.from_numpy(frames).split(READ_AT_ONCE)]
+    names = ("joints", "tool", "object", "goal")
+    return ProbeReading(*(torch.cat([getattr(part, name) for part in portions]).cpu() for name in names))
+
+
+def tool_regression(episodes: LabelledEpisodes, robot: RobotSpec) -> ForwardKinematics:
+    """The tool as a quadratic function of the joints, fitted on `episodes`; for robots without a model."""
+    joints_NJ, tool_N3 = _stack(episodes.joints), _stack(episodes.points)[:, STATE_COLUMNS["tool"]]
+    mean_J, spread = joints_NJ.mean(0), joints_NJ.std().clamp_min(1e-3)
+    fit = BilinearRidge(robot.num_joints, robot.num_joints, 3)
+    scaled_NJ = (joints_NJ - mean_J) / spread
+    fit.fit(scaled_NJ, scaled_NJ, tool_N3, episodes.frame_episodes())
+
+    @torch.no_grad()
+    def tool(joints: np.ndarray) -> np.ndarray:
+        scaled = (torch.from_numpy(np.asarray(joints, np.float32)) - mean_J) / spread
+        return fit(scaled, scaled).numpy()
+
+    return tool
+
+
+def _map_figures(adapter: ActionAdapter, rows: Transitions) -> dict[str, float]:
+    """Of command → latent action, and of the one-step prediction of joints."""
+    inputs = (rows.command_MJ, rows.previous_command_MJ, rows.joints_MJ)
+    latent_MA, next_MJ = adapter.command_to_latent(*inputs), adapter.predict_joints(*inputs)
+    spread = (rows.latent_MA - rows.latent_MA.mean(0)).square().sum().clamp_min(1e-9)
+    return {
+        "latent_r2": (1 - (latent_MA - rows.latent_MA).square().sum() / spread).item(),
+        "joints_mae_rad": (next_MJ - rows.next_joints_MJ).abs().mean().item(),
+    }
+
+
+def _rows(reading: ProbeReading, rows: Tensor) -> ProbeReading:
+    return ProbeReading(reading.joints[rows], reading.tool[rows], reading.object[rows], reading.goal[rows])
+
+
+def _first_rows(labels: LabelledEpisodes) -> Tensor:
+    """int64 [E]: the row of each episode's first frame."""
+    lengths = [len(frames) for frames in labels.frames]
+    return torch.tensor([0, *np.cumsum(lengths)[:-1]])
+
+
+def _stack(rows: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(rows).astype(np.float32))

@@ -1,0 +1,108 @@
+"""Reads a frame: joints, tool, object, goal, in rad and metres, from at most 200 labels.
+
+The keypoints are where colours lie; the colours come from unlabelled video. Everything else is ridge regression in
+closed form, its choices made on left-out episodes: a keypoint network trained on so few labels read the tool twice
+as badly. Object and goal are landmarks of their own, because ten episodes show them at few places.
+
+Give the probe labelled frames both as recorded and as the tokenizer gives them back: read from recorded frames alone,
+it is lost on imagined ones.
+
+Legend of shape suffixes: N frames, H/W pixels or cells, K colours, J joints, O outputs (joints, then tool).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robosim.adapter.colours import colour_codebook, memberships
+from robosim.adapter.labels import STATE_COLUMNS
+from robosim.adapter.landmark import Landmark
+from robosim.adapter.moments import MomentRegression
+from robosim.world_model.protocols import ProbeReading
+
+SMALLEST_SCALE = 1e-2
+"""Rad or metres: outputs that hardly move in the labels aren't blown up to unit size."""
+
+
+@dataclass(frozen=True)
+class KeypointProbeConfig:
+    num_joints: int = 8
+    colours: int = 32
+    """Of the codebook in which landmarks and the arm's parts are found."""
+
+
+class KeypointProbe(nn.Module):
+    """Implements the world model's `FrameProbe`."""
+
+    codebook_K3: Tensor
+    mean_O: Tensor
+    scale_O: Tensor
+
+    def __init__(self, config: KeypointProbeConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or KeypointProbeConfig()
+        outputs = config.num_joints + 3
+        self.arm = MomentRegression(config.colours, outputs)
+        self.object, self.goal = Landmark(config.colours), Landmark(config.colours)
+        self.register_buffer("codebook_K3", torch.zeros(config.colours, 3))
+        self.register_buffer("mean_O", torch.zeros(outputs))
+        self.register_buffer("scale_O", torch.ones(outputs))
+
+    @classmethod
+    def from_config(cls, data: dict[str, Any]) -> KeypointProbe:
+        """An unfitted probe of these sizes. Raises `ValueError` naming an unknown key and the valid ones."""
+        valid = set(KeypointProbeConfig.__dataclass_fields__)
+        if unknown := set(data) - valid:
+            raise ValueError(
+                f"unknown probe keys {', '.join(sorted(unknown))}; choose from {', '.join(sorted(valid))}"
+            )
+        return cls(KeypointProbeConfig(**data))
+
+    def to_config(self) -> dict[str, Any]:
+        return asdict(self.config)
+
+    @torch.no_grad()
+    def read(self, frames: Tensor) -> ProbeReading:
+        """`frames` uint8 [N,H,W,3] → joints [N,J] (rad, gripper 0…1), tool, object, goal [N,3] (metres)."""
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+            raise ValueError(f"frames must be uint8 [N,H,W,3], got {frames.dtype} {tuple(frames.shape)}")
+        member_NKHW = memberships(frames.to(self.codebook_K3.device), self.codebook_K3)
+        return self._reading(self.arm(member_NKHW), self.object(member_NKHW)[0], self.goal(member_NKHW)[0])
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean error in metres of what is read off `frames` [N,H,W,3] against `points` [N,9] and `joints` [N,J]."""
+        reading = self.read(batch["frames"])
+        metrics = {"joints_error_rad": (reading.joints - batch["joints"]).abs().mean()}
+        for name, columns in STATE_COLUMNS.items():
+            metrics[f"{name}_error_m"] = (
+                (getattr(reading, name) - batch["points"][:, columns]).norm(dim=1).mean()
+            )
+        return torch.stack([metrics[f"{name}_error_m"] for name in STATE_COLUMNS]).mean(), metrics
+
+    @torch.no_grad()
+    def fit(
+        self, frames: Tensor, joints: Tensor, points: Tensor, episodes: Tensor, video: Tensor, seed: int
+    ) -> ProbeReading:
+        """Colours from unlabelled `video` uint8 [V,H,W,3], the rest from labels; in closed form.
+
+        `frames` uint8 [N,H,W,3], `joints` [N,J], `points` [N,9], `episodes` int64 [N]. Returns the readings of
+        these frames, each made with its episode left out.
+        """
+        arm_NO = torch.cat([joints, points[:, STATE_COLUMNS["tool"]]], 1)
+        self.mean_O.copy_(arm_NO.mean(0))
+        self.scale_O.copy_(arm_NO.std(0).clamp_min(SMALLEST_SCALE))
+        self.codebook_K3.copy_(colour_codebook(video, self.config.colours, seed))
+        member_NKHW = memberships(frames, self.codebook_K3)
+        held_out_NO = self.arm.fit(member_NKHW, (arm_NO - self.mean_O) / self.scale_O, episodes)
+        # The object is pushed about, the goal stands still: the object shows more of the plane.
+        objects = self.object.fit(member_NKHW, points[:, STATE_COLUMNS["object"]], episodes)
+        goals = self.goal.fit(member_NKHW, points[:, STATE_COLUMNS["goal"]], episodes, like=self.object)
+        return self._reading(held_out_NO, objects, goals)
+
+    def _reading(self, arm_NO: Tensor, objects: Tensor, goals: Tensor) -> ProbeReading:
+        arm_NO = arm_NO * self.scale_O + self.mean_O
+        return ProbeReading(arm_NO[:, :-3], arm_NO[:, -3:], objects, goals)

@@ -1,0 +1,125 @@
+"""The stage that ties the learned simulator to a robot: at most `labels` transitions with commands and states.
+
+Everything else it reads is video: frames, tokens and the latent actions inferred from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from robosim_datasets.clip_store import ClipStore
+from robosim_datasets.splits import count_transitions, label_budget
+from torch import Tensor
+
+from robosim.adapter import FitConfig, LabelledEpisodes, evaluate_adapter, fit_adapter, save_adapter
+from robosim.adapter.fit import ForwardKinematics
+from robosim.errors import ConfigError, DatasetError, UnsupportedError
+from robosim.spec import EnvSpec
+from robosim.world_model.latent_action import BOUND
+from robosim.world_model.tokenizer import Tokenizer
+from robosim.world_model.world import load_tokenizer
+
+HELD_OUT_EPISODES = 40
+"""Validation episodes that the figures are taken on, at most."""
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    labels: int = 200
+    """Labelled transitions, at most; whole episodes."""
+    video_frames: int = 200
+    """Unlabelled frames from which the probe learns its colours, recorded ones and as many decoded ones."""
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dict[str, Any]:
+    """Fit adapter, probe and judge from the run's clips into `adapter/`; return their held-out figures.
+
+    Besides `labels` and `episodes`, the figures are those of `evaluate_adapter` on validation episodes, and under
+    `left_out` the same errors on left-out episodes of the labels. Raises `DatasetError` without validation episodes.
+    """
+    store = ClipStore(run / "clips")
+    if config.labels < 1 or config.video_frames < 1:
+        raise ConfigError(
+            f"labels ({config.labels}) and video_frames ({config.video_frames}) must be at least 1"
+        )
+    held_out = store.select(split="val")
+    if not held_out:
+        raise DatasetError(
+            f"{store.path} has no val episode to measure the adapter on; collect again with some"
+        )
+    chosen = label_budget(store, config.labels, seed=seed)
+    tokenizer = load_tokenizer(run / "tokenizer").to(device).eval()
+
+    labels = labelled_episodes(store, chosen)
+    decoded = [decoded_frames(store, tokenizer, episode_rows(store, e), device) for e in chosen]
+    video = unlabelled_video(store, tokenizer, config.video_frames, seed, device)
+    bundle, left_out = fit_adapter(labels, decoded, video, store.spec, BOUND, config.fit, seed)
+    save_adapter(run / "adapter", bundle)
+
+    spread = np.linspace(0, len(held_out) - 1, min(HELD_OUT_EPISODES, len(held_out))).astype(int)
+    judged = labelled_episodes(store, [held_out[i] for i in spread])
+    figures = evaluate_adapter(bundle, judged, store.spec, forward_kinematics(store.spec), seed)
+    used = {"labels": count_transitions(store, chosen), "episodes": len(chosen)}
+    return used | figures | {"left_out": left_out}
+
+
+def labelled_episodes(store: ClipStore, episodes: list[int]) -> LabelledEpisodes:
+    """Whole episodes with their labels."""
+    rows = [episode_rows(store, episode) for episode in episodes]
+    columns = ("state", "action", "environment_state", "latent_action")
+    joints, commands, points, latents = ([store.column(name)[r] for r in rows] for name in columns)
+    return LabelledEpisodes(
+        frames=[np.array(store.frames(episode)) for episode in episodes],
+        joints=joints,
+        commands=commands,
+        points=points,
+        latents=[latent[:-1] for latent in latents],
+        tasks=[store.episodes[episode].task for episode in episodes],
+    )
+
+
+def unlabelled_video(store: ClipStore, tokenizer: Tokenizer, count: int, seed: int, device: str) -> Tensor:
+    """`count` frames drawn from training video, then the same decoded from their tokens: uint8 [2·count,H,W,3]."""
+    rows = np.concatenate([episode_rows(store, episode) for episode in store.select(split="train")])
+    rows = np.sort(np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False))
+    starts = [row.start for row in store.episodes]
+    episodes = np.searchsorted(starts, rows, side="right") - 1
+    frames = [
+        store.frames(int(e), int(r) - starts[e], int(r) - starts[e] + 1)
+        for e, r in zip(episodes, rows, strict=True)
+    ]
+    decoded = decoded_frames(store, tokenizer, rows, device)
+    return torch.from_numpy(np.concatenate([*frames, decoded]))
+
+
+@torch.no_grad()
+def decoded_frames(store: ClipStore, tokenizer: Tokenizer, rows: np.ndarray, device: str) -> np.ndarray:
+    """Frames of the store's `rows` as their tokens give them back, uint8 [N,H,W,3]."""
+    tokens = torch.from_numpy(store.column("tokens")[rows].astype(np.int64)).to(device)
+    frames = torch.cat([tokenizer.decode(part) for part in tokens.split(128)])
+    return (frames * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def episode_rows(store: ClipStore, episode: int) -> np.ndarray:
+    """The rows of an episode in every column."""
+    row = store.episodes[episode]
+    return np.arange(row.start, row.start + row.length)
+
+
+def forward_kinematics(spec: EnvSpec) -> ForwardKinematics | None:
+    """The robot's own kinematics where this installation has a model of it, else None."""
+    try:
+        from robosim.physics.kinematics import InverseKinematics
+        from robosim.physics.robots import get_robot
+        from robosim.physics.scene import build_scene
+
+        robot = get_robot(spec.robot.name)
+    except (ConfigError, UnsupportedError, ImportError):
+        return None
+    kinematics = InverseKinematics(build_scene(robot))
+    return lambda joints: np.stack([kinematics.tool(row[: robot.num_arm_joints]) for row in joints])

@@ -1,0 +1,141 @@
+"""Commands ↔ latent actions: they carry the motion, respect limits, and don't wander off."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from robosim.adapter import ActionAdapter, ActionAdapterConfig, Transitions
+from robosim.adapter.action_adapter import STEP_MARGIN
+
+
+@pytest.fixture(scope="module")
+def adapter(labels, spec) -> ActionAdapter:
+    adapter = ActionAdapter()
+    adapter.fit(labels.transitions(), spec.robot)
+    return adapter.requires_grad_(False)
+
+
+def command_error(adapter: ActionAdapter, rows: Transitions, latents: torch.Tensor) -> float:
+    decoded = adapter.latent_to_command(latents, rows.previous_command_MJ, rows.joints_MJ)
+    return (decoded - rows.command_MJ).abs().mean().item()
+
+
+def test_commands_follow_latents_and_not_chance(adapter, held_out):
+    rows = held_out.transitions()
+    hold = (rows.command_MJ - rows.previous_command_MJ).abs().mean().item()
+    inferred = command_error(adapter, rows, rows.latent_MA)
+    assert inferred < 0.2 * hold
+    assert command_error(adapter, rows, rows.latent_MA.roll(40, 0)) > 4 * inferred
+
+
+def test_a_shift_by_one_frame_is_noticed(adapter, held_out):
+    rows = held_out.transitions()
+    late = rows.latent_MA.roll(1, 0)
+    assert command_error(adapter, rows, late) > 2 * command_error(adapter, rows, rows.latent_MA)
+
+
+def test_latents_follow_commands(adapter, held_out):
+    rows = held_out.transitions()
+    latent = adapter.command_to_latent(rows.command_MJ, rows.previous_command_MJ, rows.joints_MJ)
+    spread = (rows.latent_MA - rows.latent_MA.mean(0)).square().mean()
+    assert (latent - rows.latent_MA).square().mean() < 0.05 * spread
+    assert latent.abs().max() <= adapter.config.latent_bound
+    back = adapter.latent_to_command(latent, rows.previous_command_MJ, rows.joints_MJ)
+    hold = (rows.command_MJ - rows.previous_command_MJ).abs().mean()
+    assert (back - rows.command_MJ).abs().mean() < 0.2 * hold
+
+
+def test_joints_are_predicted(adapter, held_out):
+    rows = held_out.transitions()
+    moved = adapter.predict_joints(rows.command_MJ, rows.previous_command_MJ, rows.joints_MJ)
+    still = (rows.next_joints_MJ - rows.joints_MJ).abs().mean()
+    assert (moved - rows.next_joints_MJ).abs().mean() < 0.1 * still
+
+
+def test_a_row_does_not_depend_on_its_batch(adapter, held_out):
+    rows = held_out.transitions()
+    for call, first in (
+        (adapter.latent_to_command, rows.latent_MA),
+        (adapter.command_to_latent, rows.command_MJ),
+        (adapter.predict_joints, rows.command_MJ),
+    ):
+        together = call(first[:8], rows.previous_command_MJ[:8], rows.joints_MJ[:8])
+        alone = [
+            call(first[i : i + 1], rows.previous_command_MJ[i : i + 1], rows.joints_MJ[i : i + 1])
+            for i in range(8)
+        ]
+        torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-6)
+
+
+def test_commands_respect_limits_and_the_labelled_step(adapter, labels, spec):
+    rows = labels.transitions()
+    largest = (rows.command_MJ - rows.previous_command_MJ).abs().amax(0).clamp_min(1e-3)
+    wild = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * 50
+    previous, lower, upper = (
+        rows.command_MJ[:1],
+        torch.tensor(spec.robot.lower),
+        torch.tensor(spec.robot.upper),
+    )
+    command = adapter.latent_to_command(wild, previous.expand(200, -1), rows.joints_MJ[:1].expand(200, -1))
+    assert ((command - previous).abs() <= STEP_MARGIN * largest + 1e-6).all()
+    outside = torch.where(torch.arange(8) % 2 == 0, upper + 1, lower - 1).expand(200, -1)
+    command = adapter.latent_to_command(wild, outside, outside)
+    assert ((command >= lower) & (command <= upper)).all()
+    assert torch.isfinite(command).all()
+
+
+def test_a_joint_that_never_moved_stays(adapter, held_out):
+    rows = held_out.transitions()
+    command = adapter.latent_to_command(rows.latent_MA, rows.previous_command_MJ, rows.joints_MJ)
+    assert command[:, 7].abs().max() < 1e-3
+
+
+def test_errors_of_redundancy_do_not_add_up(adapter, held_out):
+    """Random motions for 60 steps end near the surface of postures; without the pull they don't."""
+    rows = held_out.transitions()
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(rows), (60, 16), generator=generator)
+
+    def distance(pull: float) -> float:
+        free = ActionAdapter(adapter.config)
+        free.load_state_dict(adapter.state_dict())
+        free.pull.fill_(pull)
+        joints = command = rows.joints_MJ[:16]
+        with torch.no_grad():
+            for pick in picks:
+                previous, command = command, free.latent_to_command(rows.latent_MA[pick], command, joints)
+                joints = free.predict_joints(command, previous, joints)
+            posture = free._posture(joints)
+            return (joints - free.joints_mean - free.surface(posture, posture)).abs().mean().item()
+
+    assert distance(adapter.pull.item()) < 0.5 * distance(0.0)
+
+
+def test_unfit_sizes_are_named(labels, spec):
+    with pytest.raises(ValueError, match="4 latent dimensions"):
+        ActionAdapter(ActionAdapterConfig(latent_size=4)).fit(labels.transitions(), spec.robot)
+    with pytest.raises(ValueError, match="8 joints"):
+        short = replace(spec.robot, **{
+            name: getattr(spec.robot, name)[:7] for name in ("joint_names", "joint_units", "lower", "upper")
+        })  # fmt: skip
+        ActionAdapter().fit(labels.transitions(), short)
+    with pytest.raises(ValueError, match=r"latent_sise.*choose from.*latent_size"):
+        ActionAdapter.from_config({"latent_sise": 5})
+
+
+def test_gradients_can_tune_it_further(adapter, held_out):
+    tuned = ActionAdapter.from_config(adapter.to_config())
+    tuned.load_state_dict(adapter.state_dict())
+    batch = held_out.transitions().batch()
+    before = tuned(batch)[0].item()
+    for _ in range(10):
+        loss, metrics = tuned(batch)
+        weights = list(tuned.to_command.parameters())
+        with torch.no_grad():
+            for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                weight -= 1e-2 * slope
+    assert loss.item() < before
+    assert set(metrics) == {"latent_loss", "command_loss", "joints_loss"}
