@@ -1,0 +1,1 @@
+"""Learned against physics: rollouts of one policy in both simulators, statistics, report."""

@@ -1,0 +1,138 @@
+"""The rollouts of a comparison, cut into jobs that a few processes share.
+
+A job's result depends on the job alone, not on the process that ran it or on how many there are: shards have a
+fixed size, and every episode carries its own seed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from robosim_datasets.clip_store import ClipStore
+
+from robosim.adapter import AdapterBundle, load_adapter
+from robosim.evaluation.policies import CommandRange, LeRobotPolicy, RandomPolicy
+from robosim.evaluation.replay import RecordedClips, Replayed, others_motions, replay
+from robosim.evaluation.rollouts import RolloutSet, run_policy
+from robosim.spec import EnvSpec, TaskSpec
+from robosim.world_model import LearnedEnv, WorldModel
+
+
+@dataclass(frozen=True)
+class RolloutJob:
+    """A policy and the random floor from the starts of `seeds`."""
+
+    task: str
+    seeds: tuple[int, ...]
+    recorded: CommandRange
+
+
+@dataclass(frozen=True)
+class ReplayJob:
+    """Recorded commands, and another clip's motions, from the starts of `clips`."""
+
+    task: str
+    clips: RecordedClips
+    seed: int
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Result of a `RolloutJob`. `judged` [N,T+1]: the judge's distance on the frames of `physics`."""
+
+    physics: RolloutSet
+    learned: RolloutSet
+    random: RolloutSet
+    judged: np.ndarray
+
+
+@dataclass(frozen=True)
+class Replays:
+    """Result of a `ReplayJob`. `reconstructed`: the true frames through the tokenizer, uint8 [N,H+1,...]."""
+
+    own: Replayed
+    other: Replayed
+    reconstructed: np.ndarray
+
+
+class Simulators:
+    """What one process holds open: the learned simulator, the policies, the physics environments."""
+
+    def __init__(self, run: Path, device: str, threads: int | None = None) -> None:
+        """`threads` of torch, where several processes share the cores."""
+        if threads:
+            torch.set_num_threads(threads)
+        self.run, self.device = run, device
+        self.spec: EnvSpec = ClipStore(run / "clips").spec
+        self.world = WorldModel.load(run, device)
+        self.bundle: AdapterBundle = load_adapter(run / "adapter")
+        self.physics = functools.lru_cache(maxsize=4)(self._physics)
+        self.policy = functools.lru_cache(maxsize=4)(self._policy)
+
+    def _physics(self, task: str, num_envs: int, pixels: bool) -> Any:
+        from robosim.physics.env import PhysicsEnv
+
+        return PhysicsEnv(self.spec, task=task, num_envs=num_envs, render_pixels=pixels)
+
+    def _policy(self, task: str) -> LeRobotPolicy:
+        return LeRobotPolicy(self.run / "policy" / task / "pretrained_model", self.device)
+
+    def learned(self, task: TaskSpec, num_envs: int) -> LearnedEnv:
+        """The learned simulator under `task`, which may differ from the dataset's own task of that name."""
+        tasks = tuple(task if own.name == task.name else own for own in self.spec.tasks)
+        return LearnedEnv(
+            world=self.world,
+            spec=replace(self.spec, tasks=tasks),
+            task=task.name,
+            adapter=self.bundle.adapter,
+            probe=self.bundle.probe,
+            judge=self.bundle.judge,
+            num_envs=num_envs,
+            start_frames=np.zeros((1, 1, self.spec.size, self.spec.size, 3), np.uint8),
+        )
+
+    def roll_out(self, job: RolloutJob, on_finish: Callable[[int], None]) -> Rollouts:
+        """The same starts three times: policy in physics, policy in the learned simulator, random in physics."""
+        camera, policy = self.spec.cameras[0], self.policy(job.task)
+        env = self.physics(job.task, len(job.seeds), pixels=True)
+        physics = run_policy(env, policy, job.seeds, camera=camera, on_finish=on_finish)
+        start = {"frames": physics.frames[:, :1], "agent_pos": physics.agent_pos[:, 0]}
+        task = self.spec.task(job.task)
+        env = self.learned(task, len(job.seeds))
+        learned = run_policy(env, policy, job.seeds, options=start, camera=camera, on_finish=on_finish)
+        floor = RandomPolicy(job.recorded, job.seeds)
+        env = self.physics(job.task, len(job.seeds), pixels=False)
+        random = run_policy(env, floor, job.seeds, on_finish=on_finish)
+        return Rollouts(physics, learned, random, self.judge(physics.frames, task))
+
+    def judge(self, frames: np.ndarray, task: TaskSpec) -> np.ndarray:
+        """The judge's distances [N,T] on video uint8 [N,T,H,W,3], the goal read once, from the first frames."""
+        with torch.no_grad():
+            readings = [
+                self.bundle.probe.read(torch.from_numpy(frames[:, t])) for t in range(frames.shape[1])
+            ]
+            held = [replace(reading, goal=readings[0].goal) for reading in readings]
+            return torch.stack([self.bundle.judge.distance(r, task) for r in held], dim=1).cpu().numpy()
+
+    def replay(self, job: ReplayJob, on_finish: Callable[[int], None]) -> Replays:
+        """Both replays in a learned simulator that never ends an episode by itself."""
+        steps = job.clips.command.shape[1]
+        endless = replace(self.spec.task(job.task), success_distance=-1.0, horizon=steps + 1)
+        make_env = functools.partial(self.learned, endless)
+        own = replay(make_env, job.clips, job.clips.command, job.seed)
+        on_finish(len(job.clips))
+        other = replay(make_env, job.clips, others_motions(job.clips, job.seed), job.seed)
+        on_finish(len(job.clips))
+        with torch.no_grad():
+            tokens = self.world.encode_frames(torch.from_numpy(job.clips.frames))
+            reconstructed = self.world.decode_tokens(tokens).cpu().numpy()
+        return Replays(own, other, reconstructed)
+
+    def do(self, job: RolloutJob | ReplayJob, on_finish: Callable[[int], None]) -> Rollouts | Replays:
+        return self.roll_out(job, on_finish) if isinstance(job, RolloutJob) else self.replay(job, on_finish)

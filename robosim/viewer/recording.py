@@ -1,0 +1,244 @@
+"""rollouts.rrd: both simulators side by side in the rerun viewer, with what differs and how the task goes.
+
+One recording holds several episodes, one after another on both timelines: it can be played through like a film.
+The document beside the cameras says which episode is on.
+
+    /physics/camera/<name>, /learned/camera/<name>, /difference/camera/<name>     frames
+    /metrics/task_distance/{physics,learned}, /metrics/psnr                         scalars (metres, dB)
+    /joints/{physics,learned}/<joint>                                               scalars (rad, gripper 0…1)
+    /episode                                                                        what is being shown
+    /about                                                                          how to read it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rerun as rr
+import rerun.blueprint as rrb
+from robosim_datasets.clip_store import ClipStore
+
+from robosim.checkpoint import read_json, replace_atomically, write_error
+from robosim.errors import CheckpointError
+from robosim.spec import EnvSpec
+
+APPLICATION = "robosim"
+
+PAUSE = 5
+"""Empty frames between two episodes: the curves break, the last pictures stay for a moment."""
+
+PHYSICS_COLOUR, LEARNED_COLOUR, PSNR_COLOUR = (31, 95, 174), (211, 88, 42), (47, 143, 107)
+
+JOINT_COLOURS = (
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40),
+    (148, 103, 189), (140, 86, 75), (227, 119, 194), (127, 127, 127),
+)  # fmt: skip
+"""One a joint, the same in both simulators; the learned simulator's lines are thinner."""
+
+PSNR_LIMIT = 60.0
+"""Frames that are equal have an infinite PSNR; the curve stops here."""
+
+ABOUT = """# robosim
+
+**Physics** is MuJoCo, or for a replay the held-out recording. **Learned** is the simulator that was learned from
+video. **Difference** is |learned − physics|, twice as strong.
+
+Episodes follow one another. *Policy* episodes: the same policy acts in both simulators, starting from the same
+frame; it sees its own simulator only, so the two may part. *Replay* episodes: the learned simulator gets the joint
+commands of a held-out recording.
+
+*task distance* is what decides success; in the learned simulator the judge reads it off the picture. *PSNR*
+compares the two pictures of a moment, in dB.
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One episode as the recording shows it. T frames; both simulators are padded to the same T."""
+
+    title: str
+    note: str
+    physics: np.ndarray  # uint8 [T,H,W,3]
+    learned: np.ndarray  # uint8 [T,H,W,3]
+    distance_physics: np.ndarray  # float [T], metres
+    distance_learned: np.ndarray  # float [T], metres
+    joints_physics: np.ndarray  # float [T,J]
+    joints_learned: np.ndarray  # float [T,J]
+
+    def __len__(self) -> int:
+        return len(self.physics)
+
+
+def write_recording(run: Path, episodes: int = 2) -> Path:
+    """Write `run`/rollouts.rrd with up to `episodes` policy episodes and one replay a task; return its path.
+
+    Raises `CheckpointError` when the comparison's rollouts are missing or damaged.
+    """
+    spec = ClipStore(run / "clips").spec
+    tasks = list(read_json(run / "compare" / "compare.json")["tasks"])
+    shown = [episode for task in tasks for episode in _episodes(run / "compare", task, episodes)]
+    return record(run / "rollouts.rrd", run.name, spec, shown)
+
+
+def record(path: Path, name: str, spec: EnvSpec, episodes: Sequence[Shown]) -> Path:
+    """Write `episodes` as one rerun recording with a blueprint, atomically."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        stream = rr.RecordingStream(APPLICATION, recording_id=name)
+        stream.save(temporary, default_blueprint=blueprint(spec))
+        stream.send_recording_name(name)
+        _describe(stream, spec)
+        start = 0
+        for episode in episodes:
+            _send(stream, spec, episode, start)
+            start += len(episode) + PAUSE
+        stream.flush()
+        stream.disconnect()
+        replace_atomically(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+    return path
+
+
+def blueprint(spec: EnvSpec) -> rrb.Blueprint:
+    """Cameras and difference side by side, the curves below them."""
+    camera = spec.cameras[0]
+    pictures = [
+        rrb.Spatial2DView(origin=f"/{name}/camera/{camera}", name=title)
+        for name, title in (("physics", "physics"), ("learned", "learned"), ("difference", "difference × 2"))
+    ]
+    words = rrb.Tabs(
+        rrb.TextDocumentView(origin="/episode", name="now"),
+        rrb.TextDocumentView(origin="/about", name="how to read this"),
+    )
+    curves = [
+        rrb.TimeSeriesView(origin="/metrics/task_distance", name="task distance, m"),
+        rrb.TimeSeriesView(origin="/metrics/psnr", name="PSNR, dB"),
+        rrb.TimeSeriesView(
+            origin="/joints", name="joints, rad (thin: learned)", plot_legend=rrb.PlotLegend(visible=False)
+        ),
+    ]
+    return rrb.Blueprint(
+        rrb.Vertical(
+            rrb.Horizontal(*pictures, words, column_shares=[3, 3, 3, 2]),
+            rrb.Horizontal(*curves),
+            row_shares=[3, 2],
+        ),
+        rrb.BlueprintPanel(state="collapsed"),
+        rrb.SelectionPanel(state="collapsed"),
+        rrb.TimePanel(
+            state="collapsed", timeline="frame", fps=spec.fps, loop_mode="all", play_state="playing"
+        ),
+        auto_layout=False,
+        auto_views=False,
+    )
+
+
+def psnr_by_frame(learned: np.ndarray, physics: np.ndarray) -> np.ndarray:
+    """PSNR in dB of each frame of uint8 [T,H,W,3] over all its pixels, at most `PSNR_LIMIT`; float [T]."""
+    error = (learned.astype(np.float64) - physics.astype(np.float64)) / 255
+    squared = np.square(error).mean(axis=(1, 2, 3))
+    return np.minimum(-10 * np.log10(np.maximum(squared, 1e-12)), PSNR_LIMIT)
+
+
+def _episodes(folder: Path, task: str, count: int) -> Iterator[Shown]:
+    """Policy episodes of `task`, then one replay."""
+    physics, learned = (_arrays(folder / f"{task}_{name}.npz") for name in ("physics", "learned"))
+    for row in range(min(count, len(physics["frames"]), len(learned["frames"]))):
+        length = int(max(physics["length"][row], learned["length"][row])) + 1
+        ends = [
+            f"- {name}: {'**success**' if rollouts['success'][row] else 'no success'} after "
+            f"{rollouts['length'][row]} steps, {100 * rollouts['distance'][row, -1]:.1f} cm left"
+            for name, rollouts in (("physics", physics), ("learned", learned))
+        ]
+        yield Shown(
+            f"{task}: policy, episode {row + 1}",
+            "The same policy acts in both simulators, from the same frame.\n\n" + "\n".join(ends),
+            physics["frames"][row, :length],
+            learned["frames"][row, :length],
+            physics["distance"][row, :length],
+            learned["distance"][row, :length],
+            physics["agent_pos"][row, :length],
+            learned["agent_pos"][row, :length],
+        )
+    if (folder / f"{task}_replay.npz").is_file():
+        clips = _arrays(folder / f"{task}_replay.npz")
+        yield Shown(
+            f"{task}: replay",
+            "The learned simulator gets the joint commands of a held-out recording, and its first frame.",
+            clips["true"][0],
+            clips["predicted"][0],
+            clips["distance_true"][0],
+            clips["distance_predicted"][0],
+            clips["state"][0],
+            clips["agent_pos"][0],
+        )
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; run robosim compare first")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own classes on a damaged file
+        raise CheckpointError(f"{path} is damaged ({error}); run robosim compare again") from error
+
+
+def _describe(stream: rr.RecordingStream, spec: EnvSpec) -> None:
+    """What doesn't change over time: the texts, the pictures' format, the curves' colours and names."""
+    stream.log("about", rr.TextDocument(ABOUT, media_type="text/markdown"), static=True)
+    picture = rr.components.ImageFormat(
+        width=spec.size, height=spec.size, color_model="RGB", channel_datatype="U8"
+    )
+    for simulator in ("physics", "learned", "difference"):
+        entity = f"{simulator}/camera/{spec.cameras[0]}"
+        stream.log(entity, rr.Image.from_fields(format=picture), static=True)
+    for simulator, colour in (("physics", PHYSICS_COLOUR), ("learned", LEARNED_COLOUR)):
+        line = rr.SeriesLines(colors=[colour], names=[simulator], widths=[2.0])
+        stream.log(f"metrics/task_distance/{simulator}", line, static=True)
+        for index, joint in enumerate(spec.robot.joint_names):
+            colour = JOINT_COLOURS[index % len(JOINT_COLOURS)]
+            width = 2.0 if simulator == "physics" else 1.0
+            line = rr.SeriesLines(colors=[colour], names=[f"{joint} {simulator}"], widths=[width])
+            stream.log(f"joints/{simulator}/{joint}", line, static=True)
+    line = rr.SeriesLines(colors=[PSNR_COLOUR], names=["PSNR"], widths=[2.0])
+    stream.log("metrics/psnr", line, static=True)
+
+
+def _send(stream: rr.RecordingStream, spec: EnvSpec, episode: Shown, start: int) -> None:
+    """One episode from frame `start` on."""
+    frames = np.arange(start, start + len(episode))
+    times = [rr.TimeColumn("frame", sequence=frames), rr.TimeColumn("sim_time", duration=frames / spec.fps)]
+    apart = np.abs(episode.learned.astype(np.int16) - episode.physics.astype(np.int16))
+    difference = np.minimum(2 * apart, 255).astype(np.uint8)
+    videos = {"physics": episode.physics, "learned": episode.learned, "difference": difference}
+    for simulator, video in videos.items():
+        entity = f"{simulator}/camera/{spec.cameras[0]}"
+        stream.send_columns(entity, times, rr.Image.columns(buffer=video.reshape(len(video), -1)))
+    curves = {
+        "metrics/task_distance/physics": episode.distance_physics,
+        "metrics/task_distance/learned": episode.distance_learned,
+        "metrics/psnr": psnr_by_frame(episode.learned, episode.physics),
+    }
+    for index, joint in enumerate(spec.robot.joint_names):
+        curves[f"joints/physics/{joint}"] = episode.joints_physics[:, index]
+        curves[f"joints/learned/{joint}"] = episode.joints_learned[:, index]
+    for entity, values in curves.items():
+        stream.send_columns(entity, times, rr.Scalars.columns(scalars=values.astype(np.float64)))
+    _go_to(stream, spec, start)
+    text = f"# {episode.title}\n\n{episode.note}\n"
+    stream.log("episode", rr.TextDocument(text, media_type="text/markdown"))
+    _go_to(stream, spec, start + len(episode))
+    for entity in curves:
+        stream.log(entity, rr.Clear(recursive=False))
+    stream.reset_time()
+
+
+def _go_to(stream: rr.RecordingStream, spec: EnvSpec, frame: int) -> None:
+    stream.set_time("frame", sequence=frame)
+    stream.set_time("sim_time", duration=frame / spec.fps)
