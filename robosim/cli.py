@@ -1,0 +1,167 @@
+"""`robosim <command> [key=value ...]`: which command is meant, and what its errors look like. Dispatch only."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from robosim.config import unknown
+from robosim.errors import ConfigError, OutputError, RobosimError
+from robosim.manual import Command, overview, page
+
+INTERRUPTED = 130
+
+COMMANDS = (
+    Command(
+        name="demo",
+        summary="the whole path: video, learned simulator, policy, check in MuJoCo",
+        purpose="""Runs all eight stages in order: collect, tokenizer, latent_action, dynamics, adapt, pretrain,
+            compare, report. A finished stage is kept as long as its configuration and its inputs are the same; a
+            half-trained one goes on where it stopped; whatever a changed key touches is made again. Every key of
+            a stage's own command can be set below the stage's name, as in collect.episodes=20.""",
+        reads="nothing: it makes its own video",
+        makes="""a run folder with dataset/ (a LeRobotDataset), clips/, tokenizer/, latent_action/, dynamics/,
+            adapter/, policy/, compare/, report.html, rollouts.rrd and summary.json""",
+        examples=(
+            "robosim demo",
+            "robosim demo seed=1 out=runs/second",
+            "robosim demo task=reach collect.episodes=60",
+        ),
+        next="open report.html in a browser; rerun <run>/rollouts.rrd plays the recording",
+        run="robosim.pipeline:demo",
+    ),
+    Command(
+        name="collect",
+        summary="MuJoCo episodes of a robot arm as a LeRobotDataset",
+        purpose="""Scripted experts and failure-rich exploration act in MuJoCo; every episode is rendered and
+            written with its commands, joints and outcomes, split into train and val. The frames are then decoded
+            once into a clip store, which training reads.""",
+        reads="nothing",
+        makes="dataset/ (LeRobotDataset v3 with meta/robosim.json) and clips/ in the run folder",
+        examples=(
+            "robosim collect",
+            "robosim collect task=soft_push robot=panda episodes=50 seed=1 out=runs/push",
+        ),
+        next="robosim train stage=tokenizer out=<the same run folder>",
+        run="robosim.pipeline:stage_command",
+    ),
+    Command(
+        name="train",
+        summary="one part of the learned simulator, from video only",
+        purpose="""Trains the part that stage= names: the tokenizer (frames to tokens), the latent action model
+            (what changed between two frames), or the dynamics (the next frame's tokens). No actions, states or
+            rewards are read. Ctrl-C saves; the same command goes on to exactly the same weights.""",
+        reads="clips/ in the run folder, and the parts that were trained before",
+        makes="tokenizer/, latent_action/ or dynamics/, and a column of the clip store",
+        examples=(
+            "robosim train stage=tokenizer model=nano",
+            "robosim train stage=latent_action",
+            "robosim train stage=dynamics out=runs/push device=cuda",
+        ),
+        next="the following stage; after dynamics: robosim adapt",
+        run="robosim.pipeline:stage_command",
+    ),
+    Command(
+        name="adapt",
+        summary="joint commands for the learned simulator, from a few labelled transitions",
+        purpose="""Fits, on at most `labels` transitions with commands and states: command to latent action,
+            latent action to command, a probe that reads joints and positions from a frame, and a judge of
+            success.""",
+        reads="clips/, tokenizer/ and latent_action/ in the run folder",
+        makes="adapter/",
+        examples=("robosim adapt", "robosim adapt labels=100 out=runs/push"),
+        next="robosim pretrain out=<the same run folder>",
+        run="robosim.pipeline:stage_command",
+    ),
+    Command(
+        name="pretrain",
+        summary="a policy trained inside the learned simulator",
+        purpose="""Clones behaviour on latent actions, then improves by rollouts inside the learned simulator.
+            MuJoCo isn't used. The result is a LeRobot checkpoint, which lerobot-eval opens.""",
+        reads="clips/, the learned simulator and adapter/ in the run folder",
+        makes="policy/<task>/pretrained_model/ for each task",
+        examples=("robosim pretrain", "robosim pretrain task=reach out=runs/push"),
+        next="robosim compare out=<the same run folder>",
+        run="robosim.pipeline:stage_command",
+    ),
+    Command(
+        name="compare",
+        summary="the same policy in the learned simulator and in MuJoCo",
+        purpose="""Rolls each policy out from the same initial states in both simulators, with a random policy
+            beside it as the floor, and replays held-out episodes by their recorded commands.""",
+        reads="dataset/, the learned simulator, adapter/ and policy/ in the run folder",
+        makes="compare/: rollouts and their statistics",
+        examples=("robosim compare", "robosim compare episodes=200 out=runs/push"),
+        next="robosim report out=<the same run folder>",
+        run="robosim.pipeline:stage_command",
+    ),
+    Command(
+        name="report",
+        summary="report, recording and summary of a run",
+        purpose="""Turns the figures and rollouts of a finished run into one HTML page, a rerun recording with
+            both cameras side by side, and a machine-readable summary.""",
+        reads="the figures of all earlier stages, and compare/",
+        makes="report.html, rollouts.rrd and summary.json in the run folder",
+        examples=("robosim report", "robosim report out=runs/push"),
+        next="rerun <run>/rollouts.rrd",
+        run="robosim.pipeline:stage_command",
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code (see `robosim.manual.EXIT_CODES`)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview(COMMANDS, version("robosim")))
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"robosim {version('robosim')}")
+        return 0
+    name, overrides = arguments[0], arguments[1:]
+    try:
+        command = find_command(name)
+        if any(argument in ("-h", "--help") for argument in overrides):
+            print(page(command))
+            return 0
+        run(command, overrides)
+    except RobosimError as error:
+        print(f"robosim {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        print(f"robosim {name}: the disk is full{where}; free some space and run it again", file=sys.stderr)
+        return OutputError.exit_code
+    return 0
+
+
+def find_command(name: str) -> Command:
+    """The command called `name`, or a `ConfigError` with the nearest one and all of them."""
+    for command in COMMANDS:
+        if command.name == name:
+            return command
+    raise ConfigError(unknown("command", name, [command.name for command in COMMANDS]))
+
+
+def run(command: Command, overrides: Sequence[str]) -> None:
+    """Import the command's module and run it. SIGTERM stops it as Ctrl-C does: saved and resumable."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    module, function = command.run.split(":")
+    getattr(importlib.import_module(module), function)(command.name, list(overrides))
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

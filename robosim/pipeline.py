@@ -1,0 +1,323 @@
+"""The eight stages in order, as the demo runs them and as single commands.
+
+The demo is nothing but the commands in order: a stage's configuration is composed from the same YAML either way,
+so that a stage made by its own command counts for the demo, and the reverse.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, stage_figures, stage_seconds
+from robosim.config import RunOptions, build, compose, compose_tree, resolve_device, unknown
+from robosim.errors import ConfigError
+from robosim.progress import progress
+from robosim.stage_runner import Request, Stage, clock, flatten, load, run_stage, say, shown_path
+
+STAGES = (
+    Stage(
+        name="collect",
+        title="MuJoCo episodes, as video with commands",
+        command="collect",
+        schema="robosim.physics.collect:CollectConfig",
+        function="robosim.pipeline:collect_clips",
+        inputs=(),
+        folders=("dataset", "clips"),
+        outputs=("dataset/meta/**/*", "dataset/data/**/*", "dataset/videos/**/*", "clips/index.json"),
+        shared=("task", "robot", "data"),
+    ),
+    Stage(
+        name="tokenizer",
+        title="frames to tokens, from video only",
+        command="train",
+        section="tokenizer",
+        fixed=("stage=tokenizer",),
+        schema="robosim.training.stages:TokenizerTraining",
+        function="robosim.training.stages:train_tokenizer",
+        inputs=("collect",),
+        folders=("tokenizer",),
+        outputs=("tokenizer/model.*",),
+        shared=("model",),
+    ),
+    Stage(
+        name="latent_action",
+        title="what changes between two frames, from video only",
+        command="train",
+        section="latent_action",
+        fixed=("stage=latent_action",),
+        schema="robosim.training.stages:LatentActionTraining",
+        function="robosim.training.stages:train_latent_action",
+        inputs=("collect", "tokenizer"),
+        folders=("latent_action",),
+        outputs=("latent_action/model.*",),
+        shared=("model",),
+    ),
+    Stage(
+        name="dynamics",
+        title="the next frame's tokens: the learned simulator",
+        command="train",
+        section="dynamics",
+        fixed=("stage=dynamics",),
+        schema="robosim.training.stages:DynamicsTraining",
+        function="robosim.training.stages:train_dynamics",
+        inputs=("collect", "tokenizer", "latent_action"),
+        folders=("dynamics",),
+        outputs=("dynamics/model.*",),
+        shared=("model",),
+    ),
+    Stage(
+        name="adapt",
+        title="joint commands to latent actions, from a few labels",
+        command="adapt",
+        schema="robosim.training.adapt:AdaptConfig",
+        function="robosim.training.adapt:adapt",
+        inputs=("collect", "tokenizer", "latent_action"),
+        folders=("adapter",),
+        outputs=("adapter/adapter.*",),
+    ),
+    Stage(
+        name="pretrain",
+        title="policies inside the learned simulator",
+        command="pretrain",
+        schema="robosim.training.imagination:PretrainConfig",
+        function="robosim.training.imagination:pretrain",
+        inputs=("collect", "tokenizer", "latent_action", "dynamics", "adapt"),
+        folders=("policy",),
+        outputs=("policy/*/pretrained_model/*",),
+        shared=("task",),
+    ),
+    Stage(
+        name="compare",
+        title="the same policies in both simulators",
+        command="compare",
+        schema="robosim.evaluation.compare:CompareConfig",
+        function="robosim.evaluation.compare:compare",
+        inputs=("collect", "tokenizer", "latent_action", "dynamics", "adapt", "pretrain"),
+        folders=("compare",),
+        outputs=("compare/*",),
+        shared=("task",),
+    ),
+    Stage(
+        name="report",
+        title="page, recording and summary",
+        command="report",
+        schema="robosim.pipeline:ReportConfig",
+        function="robosim.pipeline:make_report",
+        inputs=("collect", "tokenizer", "latent_action", "dynamics", "adapt", "pretrain", "compare"),
+        folders=("report",),
+        outputs=("report.html", "rollouts.rrd", "summary.json"),
+    ),
+)
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+@dataclass
+class DemoConfig(RunOptions):
+    """The demo's own keys: each is handed to the stages that have it."""
+
+    task: str = "both"
+    robot: str = "panda"
+    data: str = "demo"
+    model: str = "nano"
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """`episodes` rollouts a task go into the recording."""
+
+    episodes: int = 2
+
+
+def demo(command: str, overrides: Sequence[str]) -> None:
+    """All stages in order. Every stage's configuration is checked before the first one runs."""
+    own, by_stage = split_overrides(overrides)
+    config = compose(command, DemoConfig, own)
+    run = run_folder(config, {"task": config.task, "model": config.model})
+    common = [f"seed={config.seed}", f"device={config.device}", f"resume={str(config.resume).lower()}"]
+    # All keys first: a schema's module may take seconds to import, a misspelt key is told at once.
+    trees = {}
+    for stage in STAGES:
+        shared = [f"{key}={getattr(config, key)}" for key in stage.shared]
+        with named_errors(stage):
+            trees[stage] = compose_tree(
+                stage.command, [*stage.fixed, *shared, *common, *by_stage[stage.name]]
+            )
+    requests = []
+    for stage, tree in trees.items():
+        with named_errors(stage):
+            requests.append(request_of(stage, run, tree))
+    prepare_folder(run)
+    say(
+        f"robosim demo: {len(STAGES)} stages into {shown_path(run)}; interrupt it at any time and run it again"
+    )
+    for number, request in enumerate(requests, 1):
+        run_stage(request, BY_NAME, f"[{number}/{len(STAGES)}] {request.stage.name}: {request.stage.title}")
+    print_result(run)
+
+
+@contextmanager
+def named_errors(stage: Stage) -> Iterator[None]:
+    """Say which stage a configuration error is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{stage.name}: {error}") from error
+
+
+def stage_command(command: str, overrides: Sequence[str]) -> None:
+    """One stage by its own command."""
+    tree = compose_tree(command, overrides)
+    names = [stage.name for stage in STAGES if stage.command == command]
+    name = tree.get("stage", command)
+    if name not in names:
+        raise ConfigError(unknown("stage", str(name), names))
+    stage = BY_NAME[name]
+    options = build(RunOptions, {key: tree[key] for key in run_keys()}, "")
+    chosen = dict(text.split("=", 1) for text in overrides)
+    run = run_folder(options, chosen)
+    run_stage(request_of(stage, run, tree), BY_NAME, f"{stage.name}: {stage.title}")
+    for label, value in figure_lines(flatten(stage_figures(stage.manifest(run).parent))):
+        say(f"  {label}: {value}")
+    say(f"made {', '.join(f'{shown_path(run / folder)}/' for folder in stage.folders)}")
+    say(f"next: {next_line(stage, run, chosen)}")
+
+
+def next_line(stage: Stage, run: Path, chosen: Mapping[str, str]) -> str:
+    """What to run after `stage`, with those of the `chosen` keys that the next stage has too."""
+    later = STAGES[STAGES.index(stage) + 1 :]
+    if not later:
+        return open_line(run)
+    kept = [f"{key}={value}" for key, value in chosen.items() if key in ("seed", "device", *later[0].shared)]
+    return " ".join([later[0].command_line(run), *kept])
+
+
+def request_of(stage: Stage, run: Path, tree: Mapping[str, Any]) -> Request:
+    """A stage's part of a composed tree, typed. The seed goes in; out, device and resume stay beside."""
+    options = build(RunOptions, {key: tree[key] for key in run_keys()}, "")
+    own = {key: value for key, value in tree.items() if key not in run_keys()}
+    own = dict(own[stage.section]) if stage.section else own
+    schema = load(stage.schema)
+    names = {field.name for field in fields(schema)}
+    device = resolve_device(options.device)
+    own |= {key: value for key, value in (("seed", options.seed), ("device", device)) if key in names}
+    config = build(schema, own, stage.section or "")
+    return Request(stage, run, config, options.seed, device, options.resume)
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The demo's own overrides, and each stage's: `collect.episodes=20` is `episodes=20` for collect.
+
+    The train command has one section a stage in its own file, so there the stage's name stays.
+    """
+    own: list[str] = []
+    by_stage: dict[str, list[str]] = {stage.name: [] for stage in STAGES}
+    for text in overrides:
+        name, dot, rest = text.partition(".")
+        if dot and rest.startswith("out="):
+            raise ConfigError(f"{text!r}: the stages of a demo share one folder; write out=...")
+        if dot and name in by_stage:
+            by_stage[name].append(text if BY_NAME[name].section else rest)
+        elif dot and "=" not in name:
+            raise ConfigError(unknown("stage", name, by_stage) + f" (in {text!r})")
+        else:
+            own.append(text)
+    return own, by_stage
+
+
+def run_keys() -> list[str]:
+    return [field.name for field in fields(RunOptions)]
+
+
+def run_folder(options: RunOptions, chosen: Mapping[str, str]) -> Path:
+    """`out`, or runs/<task>-<model>-s<seed> below the current folder."""
+    name = f"{chosen.get('task', 'both')}-{chosen.get('model', 'nano')}-s{options.seed}"
+    return Path(options.out or Path("runs") / name).expanduser().resolve()
+
+
+def collect_clips(config: Any, run: Path) -> dict[str, Any]:
+    """Collect a dataset, then decode it once into the clip store."""
+    from robosim_datasets.clip_store import build_clip_store
+
+    from robosim.physics.collect import collect
+
+    # Written after the dataset is complete: an attempt that was interrupted while decoding doesn't collect again.
+    kept = run / "dataset" / "collect.json"
+    if kept.exists():
+        figures = read_json(kept)
+    else:
+        figures = collect(config, run / "dataset")
+        atomic_write_json(kept, figures)
+    build_clip_store(run / "dataset", run / "clips")
+    return figures
+
+
+def make_report(config: ReportConfig, run: Path) -> dict[str, Any]:
+    """The recording, the page, and the summary, which also says how long the three took."""
+    from robosim.evaluation.report import write_report
+    from robosim.evaluation.summary import missing_fields, write_summary
+    from robosim.viewer.recording import write_recording
+
+    started = time.monotonic()
+    with progress("report", total=3, unit="file") as bar:
+        write_recording(run, config.episodes)
+        bar.advance()
+        write_report(run, report_seconds=time.monotonic() - started)
+        bar.advance()
+        summary = write_summary(run, report_seconds=time.monotonic() - started)
+        bar.advance()
+    return {"missing_fields": missing_fields(summary)}
+
+
+def print_result(run: Path) -> None:
+    """The figures of the summary, the seconds of every stage, and how to look at the result."""
+    from rich.console import Console
+    from rich.table import Table
+
+    summary = read_json(run / "summary.json")
+    seconds = Table("stage", "seconds", title="time")
+    for stage in STAGES:
+        seconds.add_row(stage.name, f"{stage_seconds(stage.manifest(run).parent):.0f}")
+    figures = Table("figure", "value", title="on held-out episodes")
+    for name, value in headline(summary):
+        figures.add_row(name, value)
+    console = Console()
+    console.print(figures)
+    console.print(seconds)
+    say(f"all stages together: {clock(sum(stage_seconds(s.manifest(run).parent) for s in STAGES))}")
+    for name in ("report.html", "rollouts.rrd", "summary.json"):
+        say(f"  {shown_path(run / name)}")
+    say(f"next: {open_line(run)}")
+
+
+def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The summary's promised fields as text."""
+    from robosim.evaluation.summary import FIELDS, TASK_FIELDS
+
+    names = [name for name in FIELDS if not name.startswith("wall_seconds")]
+    names += [f"policy.{task}.{name}" for task in summary["policy"] for name in TASK_FIELDS]
+    flat = flatten(summary)
+    return figure_lines({name: flat.get(name) for name in names})
+
+
+def figure_lines(flat: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Figures by dotted name as lines of text; values by horizon share a line, in order."""
+    lines: dict[str, dict[int, str]] = {}
+    for name, value in flat.items():
+        stem, _, last = name.rpartition(".")
+        key, horizon = (stem, int(last)) if last.isdigit() else (name, 0)
+        lines.setdefault(key, {})[horizon] = f"{value:.4g}" if isinstance(value, float) else str(value)
+    result = []
+    for key, values in lines.items():
+        horizons = sorted(values)
+        label = key if horizons == [0] else f"{key} at {', '.join(map(str, horizons))} frames"
+        result.append((label, "  ".join(values[h] for h in horizons)))
+    return result
+
+
+def open_line(run: Path) -> str:
+    return f"rerun {shown_path(run / 'rollouts.rrd')}"
