@@ -28,6 +28,7 @@ class Bar:
     def __init__(self, label: str, total: int, unit: str, done: int, live: RichProgress | None) -> None:
         self.label, self.total, self.unit = label, total, unit
         self._done = self._first = done
+        self._logged = -1
         self._figures = ""
         self._lock = threading.Lock()
         self._started = self._shown = time.monotonic()
@@ -49,9 +50,10 @@ class Bar:
                 self._show(now)
 
     def close(self) -> None:
-        """Show the last state, however short the time since the one before."""
+        """Show the last state, however short the time since the one before; a log gets it once."""
         with self._lock:
-            self._show(time.monotonic())
+            if self._live or self._logged != self._done:
+                self._show(time.monotonic())
 
     def _show(self, now: float) -> None:
         self._shown = now
@@ -61,6 +63,7 @@ class Bar:
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=self._done, rate=rate_text, figures=self._figures)
             return
+        self._logged = self._done
         left = (self.total - self._done) / rate if rate > 0 else 0.0
         when = f"{_clock(left)} left" if self._done < self.total else f"in {_clock(seconds)}"
         parts = [f"{self.label}: {self._done}/{self.total} {self.unit}s", rate_text, when, self._figures]

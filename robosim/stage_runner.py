@@ -119,6 +119,7 @@ def run_stage(request: Request, stages: Mapping[str, Stage], heading: str) -> bo
         {path for pattern in stage.outputs for path in run.glob(pattern) if path.is_file()} - {manifest}
     )
     names = tuple(relative(path, manifest.parent) for path in outputs)
+    prepare_folder(manifest.parent)  # a stage may have put its files elsewhere in the run only
     finish_stage(manifest.parent, stage.name, record, inputs, seconds, figures, names)
     attempt_file(request).unlink(missing_ok=True)
     say(f"  done in {clock(seconds)}")

@@ -82,7 +82,7 @@ def run_offline(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[s
 
     def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "robosim.cli", *arguments]
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=1500)
 
     return run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,17 @@ def test_a_finished_stage_is_kept(work: Work, tmp_path: Path):
     assert not run("first", tmp_path)
     assert work.calls == [("first", 10)]
     assert read_json(tmp_path / "first" / MANIFEST)["figures"] == {"steps": 10}
+
+
+def test_a_stage_may_leave_its_files_outside_its_folder(work: Work, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(
+        work, "first", lambda config, run: (run / "page.html").write_text("x") and {}, raising=False
+    )
+    page = replace(STAGES["first"], outputs=("page.html",))
+    request = Request(page, tmp_path, Config(), 0, "cpu", True)
+    assert run_stage(request, STAGES, "page")
+    assert read_json(tmp_path / "first" / MANIFEST)["outputs"].keys() == {"../page.html"}
+    assert not run_stage(request, STAGES, "page")
 
 
 def test_the_number_of_workers_is_not_another_request(work: Work, tmp_path: Path):

@@ -94,7 +94,6 @@ class Simulators:
             probe=self.bundle.probe,
             judge=self.bundle.judge,
             num_envs=num_envs,
-            start_frames=np.zeros((1, 1, self.spec.size, self.spec.size, 3), np.uint8),
         )
 
     def roll_out(self, job: RolloutJob, on_finish: Callable[[int], None]) -> Rollouts:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Lock
 from typing import Any, Protocol
 
 from robosim.progress import Bar
+
+POLL_SECONDS = 0.2
 
 
 class Worker(Protocol):
@@ -31,10 +35,11 @@ def run_jobs(open_worker: Callable[[], Worker], jobs: Sequence[Any], workers: in
         worker = open_worker()
         return [worker.do(job, bar.advance) for job in jobs]
     context = multiprocessing.get_context("spawn")
-    finished: SimpleQueue[int | None] = context.SimpleQueue()
-    watcher = threading.Thread(target=_watch, args=(finished, bar), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(receiver, over, bar), daemon=True)
     watcher.start()
-    pool = ProcessPoolExecutor(workers, context, _open, (open_worker, finished))
+    pool = ProcessPoolExecutor(workers, context, _open, (open_worker, sender, context.Lock()))
     try:
         return list(pool.map(_do, jobs))
     except BaseException:
@@ -44,25 +49,44 @@ def run_jobs(open_worker: Callable[[], Worker], jobs: Sequence[Any], workers: in
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        finished.put(None)
+        over.set()
         watcher.join()
 
 
-_worker: Worker
-_finished: SimpleQueue[int | None]
+def _watch(receiver: Connection, over: threading.Event, bar: Bar) -> None:
+    """Move the bar. Ends by a flag, not a message: a process that died while sending may hold the lock."""
+    while not over.is_set() or receiver.poll():
+        if receiver.poll(POLL_SECONDS):
+            bar.advance(receiver.recv())
 
 
-def _open(open_worker: Callable[[], Worker], finished: SimpleQueue[int | None]) -> None:
+class _Process:
+    """What a process of the pool keeps."""
+
+    worker: Worker
+    sender: Connection
+    lock: Lock
+
+
+def _open(open_worker: Callable[[], Worker], sender: Connection, lock: Lock) -> None:
     """Prepare a process."""
-    global _worker, _finished
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    _worker, _finished = open_worker(), finished
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    _Process.worker, _Process.sender, _Process.lock = open_worker(), sender, lock
+
+
+def _follow_parent() -> None:
+    """End with the parent, even one that was killed; this process would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _do(job: Any) -> Any:
-    return _worker.do(job, _finished.put)
+    return _Process.worker.do(job, _tell)
 
 
-def _watch(finished: SimpleQueue[int | None], bar: Bar) -> None:
-    while (count := finished.get()) is not None:
-        bar.advance(count)
+def _tell(count: int) -> None:
+    with _Process.lock:
+        _Process.sender.send(count)

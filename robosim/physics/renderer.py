@@ -8,6 +8,7 @@ seconds), later ones load them from warp's cache.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -116,9 +117,12 @@ class Renderer:
             mjw.render(self._model, self._data, self._context)
 
     def _to_uint8(self, picture: np.ndarray) -> np.ndarray:
-        count, scale = len(picture), self._scale
-        boxes = picture.reshape(count, self.size, scale, self.size, scale, 3)
-        return (np.clip(boxes, 0.0, 1.0).mean(axis=(2, 4)) * 255.0 + 0.5).astype(np.uint8)
+        """Average the boxes of [N, side, side, 3], 0…1; a sum of strided views is the fast way to do it."""
+        scale = self._scale
+        total = functools.reduce(
+            np.add, (picture[:, i::scale, j::scale] for i in range(scale) for j in range(scale))
+        )
+        return (total * np.float32(255.0 / scale**2) + np.float32(0.5)).astype(np.uint8)
 
     def provenance(self) -> dict[str, Any]:
         """What made the pictures, for a dataset's metadata."""

@@ -16,14 +16,14 @@ from robosim_datasets.splits import count_transitions, label_budget
 from torch import Tensor
 
 from robosim.adapter import FitConfig, LabelledEpisodes, evaluate_adapter, fit_adapter, save_adapter
-from robosim.adapter.fit import ForwardKinematics
+from robosim.adapter.fit import ForwardKinematics, probe_figures, read_all
 from robosim.errors import ConfigError, DatasetError, UnsupportedError
 from robosim.spec import EnvSpec
 from robosim.world_model.latent_action import BOUND
 from robosim.world_model.tokenizer import Tokenizer
 from robosim.world_model.world import load_tokenizer
 
-HELD_OUT_EPISODES = 40
+HELD_OUT_EPISODES = 24
 """Validation episodes that the figures are taken on, at most."""
 
 
@@ -39,8 +39,9 @@ class AdaptConfig:
 def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dict[str, Any]:
     """Fit adapter, probe and judge from the run's clips into `adapter/`; return their held-out figures.
 
-    Besides `labels` and `episodes`, the figures are those of `evaluate_adapter` on validation episodes, and under
-    `left_out` the same errors on left-out episodes of the labels. Raises `DatasetError` without validation episodes.
+    Besides `labels` and `episodes`, the figures are those of `evaluate_adapter` on validation episodes; under
+    `decoded` the probe's on the same frames as the tokenizer gives them back, which is what it meets at play; under
+    `left_out` the errors on left-out episodes of the labels. Raises `DatasetError` without validation episodes.
     """
     store = ClipStore(run / "clips")
     if config.labels < 1 or config.video_frames < 1:
@@ -64,6 +65,10 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
     spread = np.linspace(0, len(held_out) - 1, min(HELD_OUT_EPISODES, len(held_out))).astype(int)
     judged = labelled_episodes(store, [held_out[i] for i in spread])
     figures = evaluate_adapter(bundle, judged, store.spec, forward_kinematics(store.spec), seed)
+    seen = np.concatenate(
+        [decoded_frames(store, tokenizer, episode_rows(store, held_out[i]), device) for i in spread]
+    )
+    figures["decoded"] = probe_figures(read_all(bundle.probe, seen), judged)
     used = {"labels": count_transitions(store, chosen), "episodes": len(chosen)}
     return used | figures | {"left_out": left_out}
 

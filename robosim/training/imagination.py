@@ -40,8 +40,8 @@ class PretrainConfig:
     tasks: tuple[str, ...] = ("reach", "soft_push")
     policy: PolicyModel = field(default_factory=PolicyModel)
     seed: int = 0
-    batch: int = 64
-    cloning_steps: int = 300
+    batch: int = 32
+    cloning_steps: int = 500
     learning_rate: float = 3e-3
     rounds: int = 2
     rollouts: int = 32
@@ -52,7 +52,7 @@ class PretrainConfig:
     discount: float = 0.9
     temperature: float = 1.0
     """Advantage, in standard deviations, that weighs e times as much."""
-    improvement_steps: int = 80
+    improvement_steps: int = 100
     improvement_rate: float = 5e-4
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from robosim.checkpoint import prepare_folder
 from robosim.errors import RobosimError
 from robosim.progress import progress
+from robosim.training.memory import keep_freed_memory
 from robosim.training.snapshot import drop_snapshots, restore_latest, save_snapshot
 
 Batches = Callable[[int], dict[str, Tensor]]
@@ -75,6 +76,7 @@ def train(
     isn't finite, before the optimiser sees it.
     """
     prepare_folder(out)
+    keep_freed_memory()
     module.to(device).train()
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(

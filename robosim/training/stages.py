@@ -79,7 +79,7 @@ def train_tokenizer(config: TokenizerTraining, run: Path, seed: int, device: str
     trained = train(model, batches, config.train, out, "tokenizer", identity, device)
     save_model(out, model, {"config": asdict(config.model), "size": store.spec.size})
     add_tokens(store, model, out, device)
-    clips = held_out_clips(store, 20, HELD_OUT_CLIPS)
+    clips = held_out_clips(store, 12, HELD_OUT_CLIPS)
     figures = evaluate_tokenizer(model, clips.to(device))
     finish(out)
     return figures | {"num_codes": model.num_codes, "parameters": count(model), "train": trained}

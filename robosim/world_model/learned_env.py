@@ -33,10 +33,16 @@ class LearnedEnv(ArmVectorEnv):
 
     Reset options, beside `reset_mask`: `frames` uint8 [N, C, H, W, 3], the context each row starts from (a dataset
     frame, a photo, a sketch), the last being the present; `agent_pos` [N, J], the joints at that moment (default:
-    the probe's reading). Without `frames` a row starts from one of `start_frames`, chosen by its seed.
+    the probe's reading); `previous_command` [N, J], what the arm was told last (default: to stay where it is).
+    Without `frames` a row starts from one of `start_frames`, chosen by its seed.
     """
 
-    reset_options: ClassVar[tuple[str, ...]] = (*ArmVectorEnv.reset_options, "frames", "agent_pos")
+    reset_options: ClassVar[tuple[str, ...]] = (
+        *ArmVectorEnv.reset_options,
+        "frames",
+        "agent_pos",
+        "previous_command",
+    )
 
     def __init__(
         self,
@@ -80,7 +86,8 @@ class LearnedEnv(ArmVectorEnv):
         reading = self.probe.read(to_uint8(state.frames))
         index = torch.from_numpy(rows)
         self._joints[index] = reading.joints.cpu() if joints is None else joints
-        self._command[index] = self._joints[index]
+        told = options.get("previous_command")
+        self._command[index] = self._joints[index] if told is None else rows_of(told, rows)
         self._goal[index] = reading.goal.cpu()
         if self._state is None:
             self._state = state
@@ -104,11 +111,8 @@ class LearnedEnv(ArmVectorEnv):
             joints = None if self.start_agent_pos is None else self.start_agent_pos[chosen]
         else:
             frames = self._checked_frames(frames)[rows]
-            joints = None if joints is None else np.asarray(joints)[rows]
-        return (
-            torch.from_numpy(np.ascontiguousarray(frames)),
-            None if joints is None else torch.from_numpy(np.asarray(joints, dtype=np.float32)),
-        )
+            return torch.from_numpy(frames), None if joints is None else rows_of(joints, rows)
+        return torch.from_numpy(frames), None if joints is None else rows_of(joints, np.arange(len(rows)))
 
     def _checked_frames(self, frames: Any) -> np.ndarray:
         frames, size = np.asarray(frames), self.env_spec.size
@@ -156,3 +160,8 @@ class LearnedEnv(ArmVectorEnv):
         self._distance[rows] = self.judge.distance(reading, self.task_spec).cpu().numpy()
         for name, place in (("tool", reading.tool), ("object", reading.object), ("goal", goal)):
             self._places[name][rows] = place.cpu().numpy()
+
+
+def rows_of(values: Any, rows: np.ndarray) -> Tensor:
+    """`rows` of an array [N, J], as float32 [R, J]."""
+    return torch.from_numpy(np.asarray(values, dtype=np.float32)[rows])

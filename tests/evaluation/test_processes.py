@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ class Doubler:
         if job == "broken":
             raise CheckpointError("the policy is missing")
         if job == "endless":
+            print(os.getpid(), flush=True)
             on_finish(1)
             time.sleep(600)
         time.sleep(0.2 if job == 0 else 0.0)
@@ -30,12 +32,12 @@ class Bar:
 
     def advance(self, count):
         self.done += count
-        if "interrupt" in sys.argv:
-            os.kill(os.getpid(), signal.SIGINT)
+        if sys.argv[1] in ("SIGINT", "SIGKILL"):
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
 
 
 def main():
-    jobs = {"error": [0, "broken"], "interrupt": ["endless", "endless"]}.get(sys.argv[1], list(range(6)))
+    jobs = {"error": [0, "broken"], "plain": list(range(6))}.get(sys.argv[1], ["endless", "endless"])
     bar = Bar()
     results = run_jobs(functools.partial(Doubler, 2), jobs, int(sys.argv[2]), bar)
     print([value for value, _ in results], bar.done, len({pid for _, pid in results} - {os.getpid()}))
@@ -70,8 +72,21 @@ def test_an_error_in_a_process_keeps_its_class(call):
     assert done.returncode == 1 and "CheckpointError: the policy is missing" in done.stderr
 
 
-def test_an_interrupt_ends_the_processes_at_once(call):
-    started = time.monotonic()
-    done = call("interrupt", "2")
-    assert done.returncode != 0 and "KeyboardInterrupt" in done.stderr
-    assert time.monotonic() - started < 100
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGKILL"])
+def test_no_process_survives_its_parent(call, signal):
+    done = call(signal, "2")
+    assert done.returncode != 0
+    children = [int(line) for line in done.stdout.split()]
+    assert children
+    deadline = time.monotonic() + 60
+    while any(alive(child) for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -24,7 +24,7 @@ def config() -> RobosimLatentConfig:
         output_features={"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))},
         device="cpu",
         latent_size=2,
-        adapter={"posture_rank": 2},
+        adapter={"num_joints": JOINTS},
         channels=8,
         keypoints=4,
         hidden=16,

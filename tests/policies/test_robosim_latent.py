@@ -127,7 +127,7 @@ def test_checkpoint_comes_back_through_lerobot_with_its_adapter(policy, make_bat
     for processor in make_pre_post_processors(policy.config):
         processor.save_pretrained(tmp_path)
     config = PreTrainedConfig.from_pretrained(tmp_path)
-    assert config.type == "robosim_latent" and config.adapter == {"posture_rank": 2}
+    assert config.type == "robosim_latent" and config.adapter == {"num_joints": 4}
     loaded = get_policy_class(config.type).from_pretrained(tmp_path, config=config)
     before, after = make_pre_post_processors(config, pretrained_path=str(tmp_path))
     batch = make_batch(2)

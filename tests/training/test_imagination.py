@@ -94,7 +94,7 @@ class DotTask:
     def __init__(self, speed: float = 1.0) -> None:
         self.speed = speed
         self.bundle = Bundle(
-            ActionAdapter.from_config({"num_joints": 2, "latent_size": 2, "posture_rank": 1})
+            ActionAdapter.from_config({"num_joints": 2, "latent_size": 2})
         )
 
     def env(self, starts: Tensor, action_mode: str) -> DotEnv:

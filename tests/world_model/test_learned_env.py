@@ -34,6 +34,16 @@ def test_without_joints_the_probe_gives_them():
     assert np.allclose(observation["agent_pos"], ToyProbe(6).joints)
 
 
+def test_the_last_command_before_the_start_can_be_given():
+    given = {"frames": frames(2), "agent_pos": np.zeros((2, 6), np.float32)}
+    env = make_toy_env(SPEC, 2)
+    env.reset(seed=0, options=given)
+    assert np.array_equal(env._command, given["agent_pos"])
+    told = np.full((2, 6), 0.2, np.float32)
+    env.reset(seed=0, options=given | {"previous_command": told})
+    assert np.array_equal(env._command, told)
+
+
 def test_context_frames_change_what_follows():
     env = make_toy_env(SPEC, 1)
     long, other = frames(1, 3), frames(1, 3)
