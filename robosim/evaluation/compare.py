@@ -138,7 +138,8 @@ def replay_figures(replays: list[tuple[RecordedClips, Replays]]) -> dict[str, An
     """Fidelity of open-loop replay, pooled over the tasks: PSNR of moving pixels and drift, by horizon.
 
     Beside the recorded commands stand their rivals: another clip's motions, the start frame repeated (raw, and
-    through the tokenizer), and the ceiling, the true frames through the tokenizer.
+    through the tokenizer), and the ceiling, the true frames through the tokenizer; beside the drift, the error of
+    the probe on that ceiling.
     """
     true = np.concatenate([clips.frames for clips, _ in replays])
     reconstructed = np.concatenate([result.reconstructed for _, result in replays])
@@ -154,8 +155,11 @@ def replay_figures(replays: list[tuple[RecordedClips, Replays]]) -> dict[str, An
         figures[name] = {h: finite(value) for h, value in moving_psnr_by_horizon(frames, true).items()}
     positions = np.concatenate([clips.positions for clips, _ in replays])
     for name, columns in (("tool", slice(0, 3)), ("object", slice(3, 6))):
+        true_places = positions[..., columns]
         predicted = np.concatenate([getattr(result.own, name) for _, result in replays])
-        figures[f"{name}_drift_m"] = drift_by_horizon(predicted, positions[..., columns])
+        read = np.concatenate([getattr(result, name) for _, result in replays])
+        figures[f"{name}_drift_m"] = drift_by_horizon(predicted, true_places)
+        figures[f"{name}_probe_error_m"] = drift_by_horizon(read, true_places)
     return figures
 
 

@@ -22,6 +22,7 @@ from robosim.evaluation.replay import RecordedClips, Replayed, others_motions, r
 from robosim.evaluation.rollouts import RolloutSet, run_policy
 from robosim.spec import EnvSpec, TaskSpec
 from robosim.world_model import LearnedEnv, WorldModel
+from robosim.world_model.protocols import ProbeReading
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Replays:
-    """Result of a `ReplayJob`. `reconstructed`: the true frames through the tokenizer, uint8 [N,H+1,...]."""
+    """Result of a `ReplayJob`: the two replays, and the true frames through the tokenizer as the probe reads them."""
 
     own: Replayed
     other: Replayed
-    reconstructed: np.ndarray
+    reconstructed: np.ndarray  # uint8 [N,H+1,H_px,W,3]
+    tool: np.ndarray  # float32 [N,H+1,3], metres
+    object: np.ndarray  # float32 [N,H+1,3], metres
 
 
 class Simulators:
@@ -112,12 +115,15 @@ class Simulators:
 
     def judge(self, frames: np.ndarray, task: TaskSpec) -> np.ndarray:
         """The judge's distances [N,T] on video uint8 [N,T,H,W,3], the goal read once, from the first frames."""
+        readings = self.read(frames)
+        held = [replace(reading, goal=readings[0].goal) for reading in readings]
         with torch.no_grad():
-            readings = [
-                self.bundle.probe.read(torch.from_numpy(frames[:, t])) for t in range(frames.shape[1])
-            ]
-            held = [replace(reading, goal=readings[0].goal) for reading in readings]
             return torch.stack([self.bundle.judge.distance(r, task) for r in held], dim=1).cpu().numpy()
+
+    def read(self, frames: np.ndarray) -> list[ProbeReading]:
+        """What the probe reads off video uint8 [N,T,H,W,3]: T readings of N rows."""
+        with torch.no_grad():
+            return [self.bundle.probe.read(torch.from_numpy(frames[:, t])) for t in range(frames.shape[1])]
 
     def replay(self, job: ReplayJob, on_finish: Callable[[int], None]) -> Replays:
         """Both replays in a learned simulator that never ends an episode by itself."""
@@ -131,7 +137,10 @@ class Simulators:
         with torch.no_grad():
             tokens = self.world.encode_frames(torch.from_numpy(job.clips.frames))
             reconstructed = self.world.decode_tokens(tokens).cpu().numpy()
-        return Replays(own, other, reconstructed)
+        readings = self.read(reconstructed)
+        tool = torch.stack([reading.tool for reading in readings], dim=1).cpu().numpy()
+        body = torch.stack([reading.object for reading in readings], dim=1).cpu().numpy()
+        return Replays(own, other, reconstructed, tool, body)
 
     def do(self, job: RolloutJob | ReplayJob, on_finish: Callable[[int], None]) -> Rollouts | Replays:
         return self.roll_out(job, on_finish) if isinstance(job, RolloutJob) else self.replay(job, on_finish)

@@ -32,7 +32,10 @@ DEFINITIONS = (
         "another clip's",
         "The learned simulator driven by another held-out clip's joint motions from the same start.",
     ),
-    ("drift", "Mean distance between true positions and those the probe reads off predicted frames."),
+    (
+        "drift",
+        "Mean distance between true positions and those the probe reads off predicted frames, its own error included.",
+    ),
     ("success", "The task distance stays within the task's threshold for 3 frames; it ends the episode."),
     (
         "random",

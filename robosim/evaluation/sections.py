@@ -13,6 +13,7 @@ import numpy as np
 from robosim.evaluation.charts import Bar, Series, clock, duration_chart, interval_chart, line_chart
 from robosim.evaluation.page import fact, figure, film, strip_figure, table
 from robosim.evaluation.rollouts import load_arrays, load_rollouts
+from robosim.evaluation.summary import STAGES
 from robosim.evaluation.verdict import Check, checks, headline, p_text
 
 REPLAY_LINES = (
@@ -46,7 +47,7 @@ def head(summary: dict[str, Any]) -> str:
             f"{summary['dynamics']['moving_psnr_db'].get('8') or float('nan'):.1f} dB",
             "PSNR of moving pixels, 8 frames ahead",
         ),
-        fact(f"{summary['dynamics']['frames_per_second']:.0f}", "simulated frames a second"),
+        fact(f"{summary['dynamics']['frames_per_second']:.0f}", "simulated frames a second, one rollout"),
     ]
     for task, figures in summary["policy"].items():
         facts.append(
@@ -143,10 +144,13 @@ def fidelity(summary: dict[str, Any]) -> str:
         _horizon_chart(replay, REPLAY_LINES, f"By recorded joint commands, {replay['clips']} clips"),
     ]
     horizons = sorted(replay["tool_drift_m"], key=int)
-    drift = [
-        [name.split("_")[0], *(f"{100 * replay[name][h]:.1f} cm" for h in horizons)]
-        for name in ("tool_drift_m", "object_drift_m")
-    ]
+    rows = (
+        ("tool", "tool_drift_m"),
+        ("tool: error of the probe alone", "tool_probe_error_m"),
+        ("object", "object_drift_m"),
+        ("object: error of the probe alone", "object_probe_error_m"),
+    )
+    drift = [[name, *(f"{100 * replay[key][h]:.1f} cm" for h in horizons)] for name, key in rows]
     return (
         "<h2>How far ahead does it see?</h2><p>Only pixels that move are scored: a still background makes any model "
         "look good. A <em>still picture</em> repeats the first frame through the tokenizer; the <em>ceiling</em> is "
@@ -280,14 +284,21 @@ def _percent(share: float | None) -> str:
 
 
 def losses(run: Path) -> str:
-    charts = []
-    for path in sorted(run.glob("*/**/metrics.jsonl"), key=lambda p: p.stat().st_mtime):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        if len(rows) > 1:
-            steps, values = [row["step"] for row in rows], [row["loss"] for row in rows]
-            name = path.parent.relative_to(run).as_posix()
-            line = Series("", steps, values, "physics")
-            charts.append(figure(line_chart([line], "step", "loss", size=(300, 180)), name))
+    """One curve a trained model; the rounds of a policy follow one another."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for folder in STAGES.values():
+        for path in sorted((run / folder).glob("**/metrics.jsonl")):
+            place = path.parent.parent if path.parent.name.startswith("round_") else path.parent
+            steps, values = curves.setdefault(place.relative_to(run).as_posix(), ([], []))
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            offset = steps[-1] if steps else 0
+            steps += [offset + row["step"] for row in rows]
+            values += [row["loss"] for row in rows]
+    charts = [
+        figure(line_chart([Series("", steps, values, "physics")], "step", "loss", size=(300, 180)), name)
+        for name, (steps, values) in curves.items()
+        if len(steps) > 1
+    ]
     return f'<h2>Training</h2><div class="losses">{"".join(charts)}</div>' if charts else ""
 
 

@@ -172,10 +172,10 @@ def _reach_sentence(replay: dict[str, Any]) -> str:
     reach = usable_horizon(replay)
     if not reach:
         return "Driven by recorded joint commands it strays from what the camera saw at once."
-    end = "as far as was checked" if reach == max(map(int, replay["moving_psnr_db"])) else "then it strays"
+    end = "as far as was checked" if reach == max(map(int, replay["moving_psnr_db"])) else "but no longer"
     return (
-        f"Driven by recorded joint commands it shows what the camera saw for {reach} frames "
-        f"({reach / CONTROL_HZ:g} s), {end}."
+        f"Driven by recorded joint commands it stays well above a still picture for {reach} frames "
+        f"({reach / CONTROL_HZ:g} s), {end}; the tool is then {100 * replay['tool_drift_m'][str(reach)]:.0f} cm off."
     )
 
 

@@ -45,8 +45,12 @@ class PretrainConfig:
     learning_rate: float = 3e-3
     rounds: int = 2
     rollouts: int = 32
+    rollout_steps: int = 20
+    """Most steps of an exploring episode: they begin anywhere, and the discount forgets what comes much later."""
     checks: int = 16
-    """Imagined episodes from held-out starts that judge each round."""
+    """Imagined episodes from held-out starts, of full length, that judge each round."""
+    decoding_steps: int = 2
+    """Of the world model for each imagined frame: half of what it plays with, for twice the experience."""
     noise: float = 0.35
     """Standard deviation of the exploration noise, in units of the latent action."""
     discount: float = 0.9
@@ -175,7 +179,8 @@ class TaskTraining:
         """One round: act with noise, learn from what went well, keep the result if it is no worse."""
         config, before = self.config, self.ledger.rounds[-1]
         starts = self.learned.start_frames(config.rollouts, config.seed + number)
-        imagined = self._imagine(starts, config.seed + number, config.noise, f"imagining, round {number}")
+        label = f"imagining, round {number}"
+        imagined = self._imagine(starts, config.seed + number, config.noise, config.rollout_steps, label)
         sources = [*self.expert, imagined_examples(imagined, config.discount, config.temperature)]
         self._fit(number, sources, SHARES_IMPROVEMENT, config.improvement_steps, config.improvement_rate)
         after = self._check()
@@ -200,10 +205,10 @@ class TaskTraining:
         """Return and success imagined from fixed held-out starts, without noise."""
         starts = self.learned.first_frames("val")
         starts = starts[torch.arange(self.config.checks) % len(starts)]
-        imagined = self._imagine(starts, self.config.seed, 0.0, "checking")
+        imagined = self._imagine(starts, self.config.seed, 0.0, self.learned.task.horizon, "checking")
         return {"return": imagined.mean_return, "success": imagined.success.float().mean().item()}
 
-    def _imagine(self, starts: Tensor, seed: int, noise: float, label: str) -> Imagined:
-        env = self.learned.env(starts, action_mode="latent")
-        with progress(f"{self.name}: {label}", len(starts) * self.learned.task.horizon, "frame") as bar:
-            return imagine(env, self.policy, starts, seed, noise, bar)
+    def _imagine(self, starts: Tensor, seed: int, noise: float, steps: int, label: str) -> Imagined:
+        env = self.learned.env(starts, action_mode="latent", decoding_steps=self.config.decoding_steps)
+        with progress(f"{self.name}: {label}", len(starts) * steps, "frame") as bar:
+            return imagine(env, self.policy, starts, seed, noise, steps, bar)

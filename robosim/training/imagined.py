@@ -44,19 +44,20 @@ class Imagined:
 
 @torch.no_grad()
 def imagine(
-    env: Any, policy: Any, starts: Tensor, seed: int, noise: float, bar: Bar | None = None
+    env: Any, policy: Any, starts: Tensor, seed: int, noise: float, steps: int, bar: Bar | None = None
 ) -> Imagined:
-    """Act in `env` (latent actions) from the frames `starts` uint8 [N, H, W, 3] until every row is done.
+    """Act in `env` (latent actions) from the frames `starts` uint8 [N, H, W, 3], for `steps` steps at most.
 
-    `noise` is the standard deviation of what is added to the policy's latent action.
+    `noise` is the standard deviation of what is added to the policy's latent action. It ends early when every row
+    is done.
     """
     camera, bound = env.env_spec.cameras[0], policy.config.latent_bound
     seeds = np.random.default_rng(seed).integers(2**31, size=len(starts)).tolist()
     generator = torch.Generator().manual_seed(seed)
     observation, info = env.reset(seed=seeds, options={"frames": starts[:, None].numpy()})
     alive = torch.ones(len(starts), dtype=torch.bool)
-    wander, steps = torch.zeros(()), []
-    for step in range(env.get_attr("_max_episode_steps")[0]):
+    wander, kept = torch.zeros(()), []
+    for step in range(steps):
         frames = torch.from_numpy(observation["pixels"][camera].copy())
         distance = torch.from_numpy(np.array(info["task_distance"], dtype=np.float32))
         latents = policy.predict_latent({policy.config.image_key: images(frames)}).cpu()
@@ -64,13 +65,13 @@ def imagine(
         wander = CORRELATION * wander + (1 - CORRELATION**2) ** 0.5 * fresh if step else fresh
         latents = (latents + noise * wander).clamp(-bound, bound)
         observation, reward, terminated, truncated, info = env.step(latents.numpy())
-        steps.append((frames, latents, torch.from_numpy(np.array(reward, dtype=np.float32)), distance, alive))
+        kept.append((frames, latents, torch.from_numpy(np.array(reward, dtype=np.float32)), distance, alive))
         if bar is not None:
             bar.advance(int(alive.sum()))
         alive = alive & ~torch.from_numpy(terminated | truncated)
         if not alive.any():
             break
-    rows = (torch.stack(column) for column in zip(*steps, strict=True))
+    rows = (torch.stack(column) for column in zip(*kept, strict=True))
     return Imagined(*rows, success=torch.from_numpy(np.array(info["is_success"])))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,10 +30,17 @@ class LearnedTask:
         starts: Tensor,
         num_envs: int | None = None,
         action_mode: Literal["command", "latent"] = "command",
+        decoding_steps: int | None = None,
     ) -> LearnedEnv:
-        """A simulator whose episodes begin at `starts` uint8 [E, H, W, 3]; a row each unless `num_envs`."""
+        """A simulator whose episodes begin at `starts` uint8 [E, H, W, 3]; a row each unless `num_envs`.
+
+        `decoding_steps` None decodes as the world model was set up to.
+        """
+        sampling = self.world.sampling
+        if decoding_steps is not None:
+            sampling = replace(sampling, steps=decoding_steps)
         return LearnedEnv(
-            world=self.world,
+            world=replace(self.world, sampling=sampling),
             spec=self.spec,
             task=self.task.name,
             adapter=self.bundle.adapter,
@@ -68,9 +76,9 @@ class LearnedTask:
             row = self.clips.episodes[episode]
             # No motion follows an episode's last frame.
             rows = slice(row.start, row.start + row.length - 1)
-            recorded.append(torch.from_numpy(self.clips.frames(episode, 0, row.length - 1)))
-            decoded.append(self.world.decode_tokens(torch.from_numpy(tokens[rows]).long()).cpu())
-            wanted.append(torch.from_numpy(latents[rows]).float())
+            recorded.append(torch.from_numpy(self.clips.frames(episode, 0, row.length - 1).copy()))
+            decoded.append(self.world.decode_tokens(torch.from_numpy(tokens[rows].copy()).long()).cpu())
+            wanted.append(torch.from_numpy(latents[rows].copy()).float())
         target = torch.cat(wanted)
         return [Examples.equal(torch.cat(recorded), target), Examples.equal(torch.cat(decoded), target)]
 

@@ -189,6 +189,8 @@ def built_run(tmp_path_factory):
         "ceiling_moving_psnr_db": falling(19.2, 20.7, 22.1, 22.0),
         "tool_drift_m": falling(0.008, 0.013, 0.02, 0.031),
         "object_drift_m": falling(0.011, 0.012, 0.015, 0.022),
+        "tool_probe_error_m": falling(0.006, 0.006, 0.006, 0.006),
+        "object_probe_error_m": falling(0.009, 0.009, 0.009, 0.009),
     }
     figures["compare"] = {
         "tasks": tasks,

@@ -68,7 +68,7 @@ def run_with_dots(monkeypatch, store, make_env, seek_policy, tmp_path):
         tool, body = clips.positions[..., :3] + [0.03, 0, 0], clips.positions[..., 3:6]
         distance = np.zeros(clips.frames.shape[:2])
         own = Replayed(near, clips.state, tool, body, distance)
-        return Replays(own, replace(own, frames=far), clips.frames)
+        return Replays(own, replace(own, frames=far), clips.frames, tool, body + [0, 0.02, 0])
 
     def run_jobs(open_worker, jobs, workers, bar):
         seen.extend(jobs)
@@ -119,6 +119,7 @@ def test_the_replay_is_pooled_over_tasks_by_horizon(run_with_dots):
         assert replay["repeat_last_moving_psnr_db"][horizon] < 12
     assert replay["tool_drift_m"]["8"] == pytest.approx(0.03, abs=1e-6)
     assert replay["object_drift_m"]["8"] == pytest.approx(0.0, abs=1e-6)
+    assert replay["object_probe_error_m"]["8"] == pytest.approx(0.02, abs=1e-6)
     assert replay["clips"] == 2 and replay["steps"] == 16
 
 

@@ -51,10 +51,6 @@ class DotEnv:
 
     env_spec = SPEC
 
-    def get_attr(self, name: str) -> tuple[int, ...]:
-        assert name == "_max_episode_steps"
-        return (SPEC.tasks[0].horizon,)
-
     def reset(self, seed: list[int], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         frames = options["frames"][:, -1]
         self.seeds, self.actions = seed, []
@@ -93,11 +89,9 @@ class DotTask:
 
     def __init__(self, speed: float = 1.0) -> None:
         self.speed = speed
-        self.bundle = Bundle(
-            ActionAdapter.from_config({"num_joints": 2, "latent_size": 2})
-        )
+        self.bundle = Bundle(ActionAdapter.from_config({"num_joints": 2, "latent_size": 2}))
 
-    def env(self, starts: Tensor, action_mode: str) -> DotEnv:
+    def env(self, starts: Tensor, action_mode: str, decoding_steps: int) -> DotEnv:
         assert action_mode == "latent"
         return DotEnv()
 
@@ -152,7 +146,7 @@ def test_imagined_steps_are_aligned_and_repeatable():
     learned, env = DotTask(), DotEnv()
     policy = make_policy(SMALL, SPEC, learned.bundle.adapter, 0, "cpu")
     starts = learned.start_frames(6, 0)
-    result = imagine(env, policy, starts, seed=3, noise=0.4)
+    result = imagine(env, policy, starts, seed=3, noise=0.4, steps=8)
     assert (result.frames[0].int() - starts.int()).abs().max() < 4  # the dots were read off the picture
     assert np.array_equal(np.stack(env.actions), result.latents.numpy())
     # Row t is the frame before the latent action of step t.
@@ -160,9 +154,9 @@ def test_imagined_steps_are_aligned_and_repeatable():
     assert np.allclose(moved, STEP * result.latents[0].numpy(), atol=0.02)
     gain = (result.distance[0] - result.distance[1]).numpy()
     assert np.allclose(result.rewards[0].numpy(), gain, atol=1e-5)
-    again = imagine(DotEnv(), policy, starts, seed=3, noise=0.4)
+    again = imagine(DotEnv(), policy, starts, seed=3, noise=0.4, steps=8)
     assert torch.equal(again.latents, result.latents) and torch.equal(again.frames, result.frames)
-    other = imagine(DotEnv(), policy, starts, seed=4, noise=0.4)
+    other = imagine(DotEnv(), policy, starts, seed=4, noise=0.4, steps=8)
     assert not torch.equal(other.latents, result.latents)
     assert result.latents.abs().max() <= policy.config.latent_bound
 
@@ -179,7 +173,7 @@ def test_finished_rows_stop_counting():
     learned = DotTask()
     policy = Perfect(make_policy(SMALL, SPEC, learned.bundle.adapter, 0, "cpu"))
     near = torch.from_numpy(draw(np.zeros((2, 2)), np.array([[0.2, 0.0], [0.9, 0.9]])))
-    result = imagine(DotEnv(), policy, near, seed=0, noise=0.0)
+    result = imagine(DotEnv(), policy, near, seed=0, noise=0.0, steps=8)
     assert result.success.tolist() == [True, False]
     assert result.alive.sum(0).tolist()[0] < result.alive.sum(0).tolist()[1] == SPEC.tasks[0].horizon
     assert result.rewards[~result.alive].abs().sum() == 0
