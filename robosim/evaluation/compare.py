@@ -45,7 +45,7 @@ class CompareConfig:
     tasks: tuple[str, ...] = ("reach", "soft_push")
     episodes: int = 50
     """Starts a task, shared by the policy in both simulators and by the random policy."""
-    replay_clips: int = 48
+    replay_clips: int = 24
     """Stretches of held-out episodes a task that are replayed by their recorded commands."""
     replay_steps: int = 16
     kept_episodes: int = 4

@@ -64,7 +64,7 @@ class RandomPolicy:
         if self._step % RANDOM_HOLD == 0:
             joints = len(self._recorded.step)
             draws = [generator.uniform(-1.0, 1.0, joints) for generator in self._generators]
-            self._increment = np.float32(draws) * self._recorded.step
+            self._increment = np.array(draws, np.float32) * self._recorded.step
         self._step += 1
         moved = self._command + self._increment
         self._command = np.clip(moved, self._recorded.lower, self._recorded.upper)

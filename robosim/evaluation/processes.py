@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -63,16 +64,29 @@ def _watch(receiver: Connection, over: threading.Event, bar: Bar) -> None:
 class _Process:
     """What a process of the pool keeps."""
 
-    worker: Worker
-    sender: Connection
-    lock: Lock
+    def __init__(self, open_worker: Callable[[], Worker], sender: Connection, lock: Lock) -> None:
+        self.open_worker, self.sender, self.lock = open_worker, sender, lock
+
+    @functools.cached_property
+    def worker(self) -> Worker:
+        """Opened with the first job: a pool swallows what its initialiser raises, and the user would read of a
+        broken pool instead of the missing checkpoint."""
+        return self.open_worker()
+
+    def tell(self, count: int) -> None:
+        with self.lock:
+            self.sender.send(count)
+
+
+_process: _Process
 
 
 def _open(open_worker: Callable[[], Worker], sender: Connection, lock: Lock) -> None:
     """Prepare a process."""
+    global _process
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _Process.worker, _Process.sender, _Process.lock = open_worker(), sender, lock
+    _process = _Process(open_worker, sender, lock)
 
 
 def _follow_parent() -> None:
@@ -84,9 +98,4 @@ def _follow_parent() -> None:
 
 
 def _do(job: Any) -> Any:
-    return _Process.worker.do(job, _tell)
-
-
-def _tell(count: int) -> None:
-    with _Process.lock:
-        _Process.sender.send(count)
+    return _process.worker.do(job, _process.tell)

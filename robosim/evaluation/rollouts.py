@@ -89,7 +89,8 @@ def load_rollouts(path: Path) -> RolloutSet:
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as one compressed npz, atomically."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.ascontiguousarray(value) for name, value in arrays.items()})
+    contiguous: dict[str, Any] = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    np.savez_compressed(buffer, **contiguous)
     atomic_write_bytes(path, buffer.getvalue())
 
 

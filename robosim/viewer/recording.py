@@ -38,7 +38,7 @@ JOINT_COLOURS = (
 )  # fmt: skip
 """One a joint, the same in both simulators; the learned simulator's lines are thinner."""
 
-PSNR_LIMIT = 60.0
+PSNR_LIMIT = 40.0
 """Frames that are equal have an infinite PSNR; the curve stops here."""
 
 ABOUT = """# robosim

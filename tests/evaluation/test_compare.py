@@ -68,7 +68,7 @@ def run_with_dots(monkeypatch, store, make_env, seek_policy, tmp_path):
         tool, body = clips.positions[..., :3] + [0.03, 0, 0], clips.positions[..., 3:6]
         distance = np.zeros(clips.frames.shape[:2])
         own = Replayed(near, clips.state, tool, body, distance)
-        return Replays(own, replace(own, frames=far), clips.frames, tool, body + [0, 0.02, 0])
+        return Replays(own, replace(own, frames=far), clips.frames, tool, body + np.array([0, 0.02, 0]))
 
     def run_jobs(open_worker, jobs, workers, bar):
         seen.extend(jobs)

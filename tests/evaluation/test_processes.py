@@ -13,6 +13,8 @@ from robosim.evaluation.processes import run_jobs
 
 class Doubler:
     def __init__(self, factor):
+        if sys.argv[1] == "unopened":
+            raise CheckpointError("the adapter is missing")
         self.factor = factor
 
     def do(self, job, on_finish):
@@ -70,6 +72,12 @@ def test_results_come_in_order_whoever_made_them(call):
 def test_an_error_in_a_process_keeps_its_class(call):
     done = call("error", "2")
     assert done.returncode == 1 and "CheckpointError: the policy is missing" in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_error_in_opening_keeps_its_class(call, workers):
+    done = call("unopened", workers)
+    assert done.returncode == 1 and "CheckpointError: the adapter is missing" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGKILL"])
