@@ -73,10 +73,8 @@ class MixedBatches:
 def cloning_error(policy: Any, examples: Examples) -> dict[str, float]:
     """Mean squared error of the policy's latent actions, and that of the best constant."""
     frames = images(examples.frames).split(256)
-    device = next(policy.parameters()).device
-    latents = torch.cat(
-        [policy.predict_latent({policy.config.image_key: x.to(device)}).cpu() for x in frames]
-    )
+    key, device = policy.config.image_key, policy.config.device
+    latents = torch.cat([policy.predict_latent({key: x.to(device)}).cpu() for x in frames])
     return {
         "bc_loss": (latents - examples.latents).square().mean().item(),
         "bc_constant_loss": examples.latents.var(dim=0, correction=0).mean().item(),

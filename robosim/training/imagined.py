@@ -51,7 +51,8 @@ def imagine(
     `noise` is the standard deviation of what is added to the policy's latent action. It ends early when every row
     is done.
     """
-    camera, bound = env.env_spec.cameras[0], policy.config.latent_bound
+    camera, key, device = env.env_spec.cameras[0], policy.config.image_key, policy.config.device
+    bound = policy.config.latent_bound
     seeds = np.random.default_rng(seed).integers(2**31, size=len(starts)).tolist()
     generator = torch.Generator().manual_seed(seed)
     observation, info = env.reset(seed=seeds, options={"frames": starts[:, None].numpy()})
@@ -60,7 +61,7 @@ def imagine(
     for step in range(steps):
         frames = torch.from_numpy(observation["pixels"][camera].copy())
         distance = torch.from_numpy(np.array(info["task_distance"], dtype=np.float32))
-        latents = policy.predict_latent({policy.config.image_key: images(frames)}).cpu()
+        latents = policy.predict_latent({key: images(frames).to(device)}).cpu()
         fresh = torch.randn(latents.shape, generator=generator)
         wander = CORRELATION * wander + (1 - CORRELATION**2) ** 0.5 * fresh if step else fresh
         latents = (latents + noise * wander).clamp(-bound, bound)
