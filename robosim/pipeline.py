@@ -183,7 +183,9 @@ def stage_command(command: str, overrides: Sequence[str]) -> None:
     run_stage(request_of(stage, run, tree), BY_NAME, f"{stage.name}: {stage.title}")
     for label, value in figure_lines(flatten(stage_figures(stage.manifest(run).parent))):
         say(f"  {label}: {value}")
-    say(f"made {', '.join(f'{shown_path(run / folder)}/' for folder in stage.folders)}")
+    files = [name for name in stage.outputs if "*" not in name and "/" not in name]
+    made = files or [f"{folder}/" for folder in stage.folders]
+    say(f"made {', '.join(f'{shown_path(run)}/{name}' for name in made)}")
     say(f"next: {next_line(stage, run, chosen)}")
 
 

@@ -8,6 +8,7 @@ import torch
 from robosim.world_model.decoding import SamplingConfig, decode_frame, sample
 from robosim.world_model.draft import draft_next
 from robosim.world_model.dynamics import has_past_like, led_to
+from robosim.world_model.evaluate import evaluate_dynamics
 from robosim.world_model.world import seeded_generators
 from tests.world_model.conftest import make_world
 
@@ -55,6 +56,17 @@ def test_zeroed_action_injection_is_noticed(video):
         parameter.zero_()
     after = world.rollout(video[:, :3], LATENTS), world.rollout(video[:, :3], -LATENTS)
     assert torch.equal(*after)
+
+
+def test_delta_psnr_is_zero_exactly_where_latents_carry_nothing(video):
+    world = make_world(draft=False)
+    figures, predicted = evaluate_dynamics(world, video, context=2)
+    assert predicted.shape == video[:, 2:].shape and figures["horizons"] == [1, 4]
+    assert figures["delta_psnr_db"] != 0
+    for parameter in world.dynamics.embed_latent.parameters():
+        parameter.zero_()
+    figures, _ = evaluate_dynamics(world, video, context=2)
+    assert figures["delta_psnr_db"] == 0
 
 
 def test_an_action_touches_no_frame_before_its_own(world, video):
