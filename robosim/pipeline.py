@@ -139,7 +139,7 @@ def demo(command: str, overrides: Sequence[str]) -> None:
     config = compose(command, DemoConfig, own)
     run = run_folder(config, {"task": config.task, "model": config.model})
     common = [f"seed={config.seed}", f"device={config.device}", f"resume={str(config.resume).lower()}"]
-    # All keys first: a schema's module may take seconds to import, a misspelt key is told at once.
+    # Keys and folder first: a schema's module may take seconds to import, these mistakes are told at once.
     trees = {}
     for stage in STAGES:
         shared = [f"{key}={getattr(config, key)}" for key in stage.shared]
@@ -147,11 +147,11 @@ def demo(command: str, overrides: Sequence[str]) -> None:
             trees[stage] = compose_tree(
                 stage.command, [*stage.fixed, *shared, *common, *by_stage[stage.name]]
             )
+    prepare_folder(run)
     requests = []
     for stage, tree in trees.items():
         with named_errors(stage):
             requests.append(request_of(stage, run, tree))
-    prepare_folder(run)
     say(
         f"robosim demo: {len(STAGES)} stages into {shown_path(run)}; interrupt it at any time and run it again"
     )
