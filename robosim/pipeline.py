@@ -322,4 +322,4 @@ def figure_lines(flat: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def open_line(run: Path) -> str:
-    return f"rerun {shown_path(run / 'rollouts.rrd')}"
+    return f"uv run rerun {shown_path(run / 'rollouts.rrd')}"

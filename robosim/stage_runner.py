@@ -127,8 +127,11 @@ def run_stage(request: Request, stages: Mapping[str, Stage], heading: str) -> bo
 
 
 def input_hashes(stage: Stage, run: Path, stages: Mapping[str, Stage]) -> dict[str, str]:
-    """Hashes of the stages that `stage` reads."""
-    hashes = {}
+    """Hashes of the stages that `stage` reads, each made from the present results of its own inputs.
+
+    Raises `CheckpointError` where one is missing, or was made from something that has been made again since.
+    """
+    hashes: dict[str, str] = {}
     for name in stage.inputs:
         manifest = stages[name].manifest(run)
         if not manifest.exists():
@@ -136,6 +139,12 @@ def input_hashes(stage: Stage, run: Path, stages: Mapping[str, Stage]) -> dict[s
                 f"{stage.name} needs {name}, which isn't finished in {shown_path(run)}; "
                 f"run `{stages[name].command_line(run)}` first, or set out= to another run"
             )
+        for below, digest in read_json(manifest)["inputs"].items():
+            if hashes.get(below, digest) != digest:
+                raise CheckpointError(
+                    f"{name} in {shown_path(run)} was made from an earlier {below}; "
+                    f"run `{stages[name].command_line(run)}` again before {stage.name}"
+                )
         hashes[name] = stage_hash(manifest.parent)
     return hashes
 
@@ -161,7 +170,10 @@ def begin(request: Request, wanted: str, record: Mapping[str, Any]) -> float:
 
 
 def set_aside(folder: Path, ours: bool) -> None:
-    """Move a stage's earlier folder to `<folder>.old`. `ours`: a stage made it, so it may be moved."""
+    """Move a stage's earlier folder to `<folder>.old`. `ours`: a stage made it, so it may be moved.
+
+    What an interrupted attempt left never takes the place of a finished result there: it is removed instead.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -172,6 +184,9 @@ def set_aside(folder: Path, ours: bool) -> None:
         raise OutputError(f"{folder} holds files that robosim didn't make; move them or set out= elsewhere")
     old = folder.with_name(folder.name + ".old")
     try:
+        if (old / MANIFEST).exists() and not (folder / MANIFEST).exists():
+            shutil.rmtree(folder)
+            return
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     except OSError as error:

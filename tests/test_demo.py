@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from robosim.evaluation.summary import missing_fields
+
 STAGES = ("collect", "tokenizer", "latent_action", "dynamics", "adapt", "pretrain", "compare", "report")
 HORIZONS = ("1", "4", "8", "16")
 PROMISED = (
@@ -63,6 +65,13 @@ def test_the_summary_holds(summary: dict[str, Any], field: str):
     value = find(summary, field)
     assert isinstance(value, int | float) and not isinstance(value, bool)
     assert math.isfinite(value)
+
+
+def test_no_promised_field_is_missing(summary: dict[str, Any]):
+    assert missing_fields(summary) == []
+    summary = json.loads(json.dumps(summary))
+    del summary["dynamics"]["psnr_db"]["8"]
+    assert missing_fields(summary) == ["dynamics.psnr_db.8"]
 
 
 def test_replay_by_recorded_commands_is_in_the_summary(summary: dict[str, Any]):

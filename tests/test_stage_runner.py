@@ -43,6 +43,9 @@ class Work:
     def second(self, config: Config, run: Path, seed: int) -> dict[str, Any]:
         return self.make("second", config, run) | {"seed": seed}
 
+    def third(self, config: Config, run: Path) -> dict[str, Any]:
+        return self.make("third", config, run)
+
 
 @pytest.fixture
 def work(monkeypatch) -> Work:
@@ -64,7 +67,11 @@ def stage(name: str, inputs: tuple[str, ...] = ()) -> Stage:
     )
 
 
-STAGES = {"first": stage("first"), "second": stage("second", ("first",))}
+STAGES = {
+    "first": stage("first"),
+    "second": stage("second", ("first",)),
+    "third": stage("third", ("first", "second")),
+}
 
 
 def run(name: str, folder: Path, *, steps: int = 10, seed: int = 0, resume: bool = True, **config) -> bool:
@@ -113,6 +120,27 @@ def test_a_later_stage_follows_its_inputs(work: Work, tmp_path: Path):
     run("first", tmp_path, steps=12)
     assert run("second", tmp_path, seed=3)
     assert read_json(tmp_path / "second" / MANIFEST)["figures"] == {"steps": 10, "seed": 3}
+
+
+def test_inputs_that_do_not_belong_together_are_refused(work: Work, tmp_path: Path):
+    """second was made from the first of then; third, which reads both, must not mix the two."""
+    for name in ("first", "second", "third"):
+        run(name, tmp_path)
+    run("first", tmp_path, steps=12)
+    with pytest.raises(CheckpointError, match=r"second .*was made from an earlier first.*robosim train out="):
+        run("third", tmp_path)
+    run("second", tmp_path)
+    assert run("third", tmp_path)
+
+
+def test_an_interrupted_mistake_does_not_cost_the_finished_result_before_it(work: Work, tmp_path: Path):
+    run("first", tmp_path, steps=10)
+    work.interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        run("first", tmp_path, steps=99)
+    work.interrupt = False
+    run("first", tmp_path, steps=10)
+    assert (tmp_path / "first.old" / "result.txt").read_text() == "first 10"
 
 
 def test_a_missing_input_names_the_command_that_makes_it(work: Work, tmp_path: Path):

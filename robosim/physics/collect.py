@@ -47,8 +47,10 @@ class CollectConfig:
             get_task(name)
         if not self.tasks:
             raise ConfigError(f"tasks is empty; name some of: {', '.join(TASKS)}")
-        if self.episodes < 1 or self.size < 16 or self.workers < 0:
-            raise ConfigError("collect needs episodes ≥ 1, size ≥ 16 and workers ≥ 0")
+        if self.episodes < 1 or self.size < 16 or self.size % 16 or self.workers < 0:
+            raise ConfigError(
+                "collect needs episodes ≥ 1, workers ≥ 0, and a size that is a multiple of 16 pixels"
+            )
         if not (0 <= self.expert_share <= 1 and 0 <= self.val_fraction < 1):
             raise ConfigError("collect needs 0 ≤ expert_share ≤ 1 and 0 ≤ val_fraction < 1")
 

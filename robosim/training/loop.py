@@ -99,7 +99,7 @@ def train(
             done = step + 1
             if interrupted() or (done % config.save_every == 0 and done < config.steps):
                 save_snapshot(out, done, module, optimiser, run)
-            if interrupted() and done < config.steps:
+            if interrupted():
                 raise KeyboardInterrupt
     module.eval()
     return last

@@ -65,7 +65,7 @@ def restore_latest(folder: Path, module: nn.Module, optimiser: Optimizer, config
     A damaged snapshot is passed over for the one before it.
     """
     for path in reversed(snapshots(folder)):
-        with contextlib.suppress(CheckpointError):
+        with contextlib.suppress(CheckpointError, OSError, KeyError):
             manifest = read_json(path / "manifest.json")
             if manifest["config"] != config:
                 return 0

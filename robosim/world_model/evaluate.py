@@ -35,7 +35,7 @@ def evaluate_dynamics(
     # Shifted by half the set: no clip keeps its own, as some would under a random permutation, nor its neighbour's.
     random = rollout_batches(world, start, latents.roll(max(1, len(latents) // 2), 0), seed, batch)
     last = clips[:, context - 1]
-    last_tokenized = world.decode_tokens(world.encode_frames(last))
+    last_tokenized = world.decode_tokens(world.encode_frames(last)).cpu()
     horizons = [h for h in HORIZONS if h <= true.shape[1]]
     figures: dict[str, Any] = {"horizons": horizons}
     curves: dict[str, Tensor] = {
@@ -43,7 +43,7 @@ def evaluate_dynamics(
         "random_latents_": random,
         "repeat_last_": last_tokenized[:, None].expand_as(true),
         "repeat_last_raw_": last[:, None].expand_as(true),
-        "ceiling_": torch.stack([world.decode_tokens(world.encode_frames(clip)) for clip in true]),
+        "ceiling_": torch.stack([world.decode_tokens(world.encode_frames(clip)).cpu() for clip in true]),
     }
     for name, frames in curves.items():
         moving, whole = {}, {}
@@ -63,7 +63,7 @@ def rollout_batches(world: WorldModel, start: Tensor, latents: Tensor, seed: int
     parts = []
     for first in range(0, len(start), batch):
         rows = slice(first, first + batch)
-        parts.append(world.rollout(start[rows], latents[rows], seed=seed + first))
+        parts.append(world.rollout(start[rows], latents[rows], seed=seed + first).cpu())
     return torch.cat(parts)
 
 
@@ -74,5 +74,5 @@ def measure_frames_per_second(world: WorldModel, start: Tensor, frames: int = 20
     world.step(state, latent)
     begun = time.perf_counter()
     for _ in range(frames):
-        world.step(state, latent)
+        world.step(state, latent).cpu()  # a frame counts once it can be shown
     return frames / (time.perf_counter() - begun)

@@ -48,6 +48,12 @@ class LatentActionConfig:
     keep_pairs: float = 0.75
     """Share of a batch's pairs, those that move most, which the loss looks at."""
 
+    def __post_init__(self) -> None:
+        if self.code == "fsq" and len(self.levels) != self.dim:
+            raise ValueError(f"code=fsq needs one level a dimension: dim {self.dim}, levels {self.levels}")
+        if self.channels % 8 or self.dim < 1 or self.blocks < 1:
+            raise ValueError(f"channels must be a multiple of 8, dim and blocks at least 1, got {self}")
+
 
 class PairEncoder(nn.Module):
     """(x_t, x_{t+1}) → latent action before its quantiser."""
@@ -123,10 +129,6 @@ class LatentActionModel(nn.Module):
 
     def __init__(self, config: LatentActionConfig, size: int) -> None:
         super().__init__()
-        if config.code == "fsq" and len(config.levels) != config.dim:
-            raise ValueError(
-                f"code=fsq needs one level a dimension: dim {config.dim}, levels {config.levels}"
-            )
         self.config, self.size = config, size
         self.encoder = PairEncoder(size, config.channels, config.dim)
         self.forward_model = ForwardModel(config, size)

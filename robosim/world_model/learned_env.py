@@ -108,11 +108,11 @@ class LearnedEnv(ArmVectorEnv):
                 int(np.random.default_rng([seed, 4]).integers(len(self.start_frames))) for seed in seeds
             ]
             frames = self.start_frames[chosen]
-            joints = None if self.start_agent_pos is None else self.start_agent_pos[chosen]
+            if joints is None and self.start_agent_pos is not None:
+                return torch.from_numpy(frames), torch.from_numpy(self.start_agent_pos[chosen])
         else:
             frames = self._checked_frames(frames)[rows]
-            return torch.from_numpy(frames), None if joints is None else rows_of(joints, rows)
-        return torch.from_numpy(frames), None if joints is None else rows_of(joints, np.arange(len(rows)))
+        return torch.from_numpy(frames), None if joints is None else rows_of(joints, rows)
 
     def _checked_frames(self, frames: Any) -> np.ndarray:
         frames, size = np.asarray(frames), self.env_spec.size

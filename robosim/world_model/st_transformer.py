@@ -32,6 +32,12 @@ class STConfig:
     qk_norm: bool = True
     """Normalise queries and keys (Genie, section 3): for stability in bfloat16, a tenth of the time at `nano`."""
 
+    def __post_init__(self) -> None:
+        if self.dim % self.heads or (self.dim // self.heads) % 2:
+            raise ValueError(f"dim {self.dim} must split into {self.heads} heads of an even width")
+        if min(self.layers, self.window, self.temporal_every) < 1:
+            raise ValueError(f"layers, window and temporal_every must be at least 1, got {self}")
+
 
 Angles = tuple[Tensor, Tensor]
 """Cosine and sine [T, K / 2] of the rotary angles of T positions."""
@@ -60,8 +66,6 @@ class Attention(nn.Module):
     def __init__(self, config: STConfig) -> None:
         super().__init__()
         dim, heads = config.dim, config.heads
-        if dim % heads or (dim // heads) % 2:
-            raise ValueError(f"dim {dim} must split into {heads} heads of an even width")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)

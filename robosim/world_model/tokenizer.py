@@ -10,6 +10,7 @@ dimensions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +24,9 @@ from robosim.world_model.st_transformer import STConfig, STTransformer
 PATCH = 8
 """Pixels a token's side."""
 
+MOST_CODES = 2**15
+"""Tokens are stored as int16."""
+
 
 @dataclass
 class TokenizerConfig:
@@ -35,6 +39,14 @@ class TokenizerConfig:
     foreground_weight: float = 4.0
     """Extra loss weight on pixels that differ from the training video's median frame."""
     foreground_threshold: float = 0.08
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 2 or math.prod(self.levels) > MOST_CODES:
+            raise ValueError(
+                f"levels must be at least 2 each and {MOST_CODES} codes together, got {self.levels}"
+            )
+        if self.channels % 8:
+            raise ValueError(f"channels must be a multiple of 8, got {self.channels}")
 
 
 def norm(channels: int) -> nn.Module:

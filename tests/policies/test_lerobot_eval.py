@@ -11,29 +11,15 @@ from pathlib import Path
 import pytest
 from lerobot.envs.factory import make_env_config
 from lerobot.envs.utils import env_to_policy_features
-from lerobot.policies.factory import make_pre_post_processors
 
-from robosim.adapter import ActionAdapter
 from robosim.errors import ConfigError
 from robosim.physics.env import make_spec
 from robosim.spec import EnvSpec
-from robosim.training.policies import PolicyModel, make_policy
 
 
 @pytest.fixture(scope="module")
 def spec() -> EnvSpec:
     return make_spec("panda")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(spec, tmp_path_factory) -> Path:
-    adapter = ActionAdapter.from_config({"num_joints": spec.robot.num_joints})
-    policy = make_policy(PolicyModel(channels=8, keypoints=4, hidden=16), spec, adapter, seed=0, device="cpu")
-    folder = tmp_path_factory.mktemp("policy") / "pretrained_model"
-    policy.save_pretrained(folder)
-    for processor in make_pre_post_processors(policy.config):
-        processor.save_pretrained(folder)
-    return folder
 
 
 def lerobot_eval(checkpoint: Path, out: Path, *arguments: str) -> dict:
@@ -69,8 +55,10 @@ def test_unknown_task_and_missing_run_are_one_clear_line():
         make_env_config("robosim_learned")
 
 
-def test_lerobot_eval_in_physics(checkpoint, tmp_path):
-    info = lerobot_eval(checkpoint, tmp_path / "eval", "--env.type=robosim_physics", "--env.task=reach")
+def test_lerobot_eval_in_physics(demo_run, tmp_path):
+    """With the policy that the demo pretrained inside the learned simulator."""
+    policy = demo_run / "policy" / "reach" / "pretrained_model"
+    info = lerobot_eval(policy, tmp_path / "eval", "--env.type=robosim_physics", "--env.task=reach")
     assert info["overall"]["n_episodes"] == 2
     assert len(info["overall"]["video_paths"]) == 2
 

@@ -198,3 +198,18 @@ def test_noise_of_a_sample_does_not_depend_on_its_batch():
     together = sample_uniform(torch.tensor([5, 6, 7]), (3, 2), salt=1)
     assert torch.equal(sample_uniform(torch.tensor([6]), (3, 2), salt=1)[0], together[1])
     assert not torch.equal(sample_uniform(torch.tensor([6]), (3, 2), salt=2)[0], together[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: STConfig(dim=130, heads=4), "130 must split into 4 heads"),
+        (lambda: STConfig(window=0), "window"),
+        (lambda: TokenizerConfig(levels=(8, 1)), "levels"),
+        (lambda: TokenizerConfig(levels=(8,) * 6), "32768 codes"),
+        (lambda: LatentActionConfig(code="fsq", dim=4), "one level a dimension"),
+    ],
+)
+def test_impossible_configurations_are_refused_before_anything_is_trained(make, names):
+    with pytest.raises(ValueError, match=names):
+        make()
