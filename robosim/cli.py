@@ -31,7 +31,7 @@ COMMANDS = (
             "robosim demo seed=1 out=runs/second",
             "robosim demo task=reach collect.episodes=60",
         ),
-        next="open report.html in a browser; rerun <run>/rollouts.rrd plays the recording",
+        next="open report.html in a browser; uv run rerun <run>/rollouts.rrd plays the recording",
         run="robosim.pipeline:demo",
     ),
     Command(
@@ -107,7 +107,7 @@ COMMANDS = (
         reads="the figures of all earlier stages, and compare/",
         makes="report.html, rollouts.rrd and summary.json in the run folder",
         examples=("robosim report", "robosim report out=runs/push"),
-        next="rerun <run>/rollouts.rrd",
+        next="uv run rerun <run>/rollouts.rrd",
         run="robosim.pipeline:stage_command",
     ),
 )

@@ -89,7 +89,7 @@ def test_the_next_command_carries_what_still_counts(tmp_path: Path):
     chosen = {"task": "reach", "seed": "3", "episodes": "20", "out": "x"}
     line = next_line(BY_NAME["adapt"], tmp_path, chosen)
     assert line == f"robosim pretrain out={tmp_path} task=reach seed=3"
-    assert next_line(BY_NAME["report"], tmp_path, chosen).startswith("rerun ")
+    assert next_line(BY_NAME["report"], tmp_path, chosen).startswith("uv run rerun ")
 
 
 def test_a_misspelt_command_names_the_nearest_and_all(capsys):
