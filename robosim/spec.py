@@ -24,7 +24,7 @@ SUCCESS_FRAMES = 3
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """The joints that a command addresses, gripper last.
+    """The joints that a command addresses; a gripper, if there is one, is last.
 
     `lower`/`upper` are in the unit of each joint: `rad` for revolute joints, `fraction` (0 closed … 1 open) for
     a gripper.
@@ -35,6 +35,8 @@ class RobotSpec:
     joint_units: tuple[str, ...]
     lower: tuple[float, ...]
     upper: tuple[float, ...]
+    model: str = ""
+    """Path of the MJCF file of an arm of one's own; empty for those that robosim knows by name."""
 
     def __post_init__(self) -> None:
         sizes = {len(self.joint_names), len(self.joint_units), len(self.lower), len(self.upper)}

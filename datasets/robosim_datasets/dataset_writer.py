@@ -23,6 +23,9 @@ from robosim_datasets.video_file import VideoFileWriter
 
 MEGABYTE = 1024 * 1024
 
+EPISODES_HELD = 1000
+"""Rows of the episode table that are in memory at a time."""
+
 
 class DatasetWriter:
     """Writes episodes into a new dataset folder.
@@ -42,9 +45,8 @@ class DatasetWriter:
         self._folder = StagedFolder(Path(root), marker=layout.INFO_JSON, replace=replace)
         self._data = _DataFiles(self._folder.path)
         self._videos = {camera: _VideoFiles(self._folder.path, camera, spec) for camera in spec.cameras}
+        self._episodes = _EpisodeTable(self._folder.path / layout.EPISODES_PARQUET)
         self._rows: list[dict[str, Any]] = []
-        self._lerobot_rows: list[dict[str, Any]] = []
-        self._statistics: list[dict[str, Statistics]] = []
         self._tasks: dict[str, int] = {}
         self._frames = 0
         self._open = True
@@ -82,10 +84,8 @@ class DatasetWriter:
         statistics = {name: column_statistics(values) for name, values in columns.items()}
         for camera, frames in episode.frames.items():
             statistics[layout.video_key(camera)] = video_statistics(frames)
-        for feature, values in statistics.items():
-            row |= {f"stats/{feature}/{name}": value.tolist() for name, value in values.items()}
-        self._lerobot_rows.append(row)
-        self._statistics.append(statistics)
+        with self._aborting(), write_errors(self._folder.final):
+            self._episodes.add(row, statistics)
         self._rows.append(_table_row(episode, index))
         self._frames += episode.length
 
@@ -100,7 +100,7 @@ class DatasetWriter:
                 self._data.close()
                 for files in self._videos.values():
                     files.close()
-                self._write_metadata()
+                self._write_metadata(self._episodes.close())
             self._folder.commit()
         self._open = False
 
@@ -111,6 +111,7 @@ class DatasetWriter:
         self._open = False
         with contextlib.suppress(OSError):
             self._data.close()
+            self._episodes.abort()
         for files in self._videos.values():
             files.abort()
         self._folder.abort()
@@ -123,10 +124,8 @@ class DatasetWriter:
             self.abort()
             raise
 
-    def _write_metadata(self) -> None:
+    def _write_metadata(self, stats: dict[str, Statistics]) -> None:
         root = self._folder.path
-        features = self._statistics[0]
-        stats = {name: merge_statistics([part[name] for part in self._statistics]) for name in features}
         info = layout.info_json(
             self.spec,
             episodes=len(self._rows),
@@ -134,8 +133,6 @@ class DatasetWriter:
             tasks=len(self._tasks),
             splits=layout.split_ranges([row["split"] for row in self._rows]),
         )
-        (root / layout.EPISODES_PARQUET).parent.mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(self._lerobot_rows), root / layout.EPISODES_PARQUET)
         _write_tasks(self._tasks, root / layout.TASKS_PARQUET)
         atomic_write_json(
             root / layout.STATS_JSON,
@@ -159,6 +156,48 @@ class DatasetWriter:
                 },
             },
         )
+
+
+class _EpisodeTable:
+    """LeRobot's table of episodes with the statistics of each: 40 kB of Python objects a row, so that they are
+    written and merged every `EPISODES_HELD`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+        self._statistics: list[dict[str, Statistics]] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, row: dict[str, Any], statistics: dict[str, Statistics]) -> None:
+        for feature, values in statistics.items():
+            row |= {f"stats/{feature}/{name}": value.tolist() for name, value in values.items()}
+        self._rows.append(row)
+        self._statistics.append(statistics)
+        if len(self._rows) == EPISODES_HELD:
+            self._flush()
+
+    def close(self) -> dict[str, Statistics]:
+        """Finish the file; the statistics of all episodes, by feature."""
+        if self._rows:
+            self._flush()
+        self.abort()
+        return self._statistics[0]
+
+    def abort(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _flush(self) -> None:
+        table = pa.Table.from_pylist(self._rows, None if self._writer is None else self._writer.schema)
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True)
+            self._writer = pq.ParquetWriter(self._path, table.schema)
+        self._writer.write_table(table)
+        merged = {
+            name: merge_statistics([part[name] for part in self._statistics]) for name in self._statistics[0]
+        }
+        self._rows, self._statistics = [], [merged]
 
 
 class _DataFiles:
@@ -237,6 +276,8 @@ def _table_row(episode: Episode, index: int) -> dict[str, Any]:
         "seed": int(episode.seed),
         "length": episode.length,
         "success": bool(episode.success.any()),
+        "factors": episode.factors,
+        "measures": episode.measures,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -54,6 +54,10 @@ class Episode:
     split: str
     """"train" or "val"."""
     seed: int
+    factors: dict[str, float] = field(default_factory=dict)
+    """What was varied beside the start, by name."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """How well the task was done in the end, by name with the unit in it."""
 
     @property
     def length(self) -> int:

@@ -90,7 +90,7 @@ def read_spec(root: Path) -> EnvSpec:
 
 
 def read_episode_table(root: Path) -> list[dict[str, Any]]:
-    """One row an episode: index, task, instruction, behaviour, split, seed, length, success."""
+    """One row an episode: index, task, instruction, behaviour, split, seed, length, success, factors, measures."""
     return _read_document(Path(root))["episodes"]
 
 
@@ -126,6 +126,8 @@ def load_episode(dataset: VideoDataset, index: int) -> Episode:
         behaviour=row["behaviour"],
         split=row["split"],
         seed=row["seed"],
+        factors=row.get("factors", {}),
+        measures=row.get("measures", {}),
         **columns,
     )
 

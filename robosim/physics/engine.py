@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from importlib.metadata import version
 from typing import Any
 
@@ -29,7 +30,20 @@ def require_mujoco() -> None:
         )
 
 
+def _load() -> Any:
+    """Import MuJoCo, which looks for OpenGL while it loads, as the environment variable MUJOCO_GL tells it."""
+    try:
+        return importlib.import_module("mujoco")
+    except Exception as error:
+        if not (wanted := os.environ.get("MUJOCO_GL")):
+            raise
+        raise UnsupportedError(
+            f"MuJoCo doesn't load with MUJOCO_GL={wanted!r} ({error}); unset that environment variable: "
+            "the default renderer needs no OpenGL"
+        ) from error
+
+
 require_mujoco()
 
-mujoco: Any = importlib.import_module("mujoco")
+mujoco: Any = _load()
 """The module. Its names come from C++ without type stubs, so type checkers can't know them."""

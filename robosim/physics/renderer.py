@@ -1,57 +1,81 @@
-"""Pictures of the scene by ray tracing: mujoco-warp on the CPU, from pip packages alone.
+"""Pictures of a scene: colour, depth and segmentation from any of its cameras.
 
-No OpenGL, no display, no system package. Antialiasing renders at twice the size and averages 2×2 boxes. One picture
-doesn't depend on the others of its batch, bit for bit. The first use on a machine compiles the kernels (about ten
-seconds), later ones load them from warp's cache.
+Two renderers draw them. "warp" traces rays on the CPU and needs pip packages alone; it is the default. "opengl" goes
+through MuJoCo's own renderer, needs system packages, and shades and filters a little differently: a dataset's
+metadata says which one made it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-import warp as wp
 
-from robosim.checkpoint import json_hash
-from robosim.physics.engine import mujoco
+from robosim.config import unknown
+from robosim.errors import ConfigError
 from robosim.physics.scene import Scene
+from robosim.physics.segmentation import label
 
-BATCH = 4
-"""Pictures rendered by one launch; larger batches gain nothing on a CPU and waste more on the last one."""
+RendererKind = Literal["warp", "opengl"]
 
+Layer = Literal["rgb", "depth", "segmentation"]
 
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Drop what native code writes: warp warns of a missing GPU driver in a line that no setting turns off."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+LAYERS: tuple[Layer, ...] = get_args(Layer)
 
 
-wp.config.log_level = wp.LOG_ERROR
-with _silent_stderr():
-    wp.init()
+@dataclass(frozen=True)
+class Picture:
+    """What a camera sees in N states (or, from `row`, in one: without the leading axis).
 
-import mujoco_warp as mjw  # noqa: E402  (defines kernels, so warp must be quiet by now)
+    `rgb`: uint8 [N, size, size, 3]. `depth`: float32 [N, size, size], metres along the optical axis (not along the
+    ray), 0 where nothing is seen. `segmentation`: int32 [N, size, size], indices into `Renderer.labels`. Only `rgb` is
+    antialiased; the others hold what the ray through the pixel's centre hits. Reading a layer that wasn't asked for
+    raises `ValueError`.
+    """
+
+    layers: Mapping[Layer, np.ndarray]
+
+    @property
+    def rgb(self) -> np.ndarray:
+        return self._layer("rgb")
+
+    @property
+    def depth(self) -> np.ndarray:
+        return self._layer("depth")
+
+    @property
+    def segmentation(self) -> np.ndarray:
+        return self._layer("segmentation")
+
+    def row(self, index: int) -> Picture:
+        """One state's picture."""
+        return Picture({name: layer[index] for name, layer in self.layers.items()})
+
+    def _layer(self, name: Layer) -> np.ndarray:
+        if name not in self.layers:
+            raise ValueError(f"this picture was rendered without {name}; it has {', '.join(self.layers)}")
+        return self.layers[name]
+
+
+class Backend(Protocol):
+    """Draws pictures of a scene from the cameras (MuJoCo ids) that it was made for."""
+
+    def draw(self, visible: np.ndarray, layers: Sequence[Layer]) -> dict[Layer, np.ndarray]:
+        """`visible` [N, P] → layers as in `Picture`, of all C cameras [C, N, size, size, …]; but in the segmentation
+        stand MuJoCo's own (id, type) [C, N, size, size, 2], −1 where nothing is seen."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """What this backend is and how it was set."""
+        ...
 
 
 class Renderer:
-    """Renders batches of scene states to uint8 pictures.
+    """Renders batches of scene states, as `Simulation.visible` gives them.
 
-    A state is (`qpos` [nq], marker position [3]): all that a picture depends on.
+    `labels`: what the numbers of a segmentation stand for.
     """
 
     def __init__(
@@ -61,87 +85,63 @@ class Renderer:
         cameras: Sequence[str] = ("front",),
         antialias: bool = True,
         shadows: bool = True,
+        kind: str = "warp",
     ) -> None:
-        unknown = [name for name in cameras if name not in scene.cameras]
-        if unknown:
-            raise ValueError(f"unknown cameras {unknown}; the scene has {list(scene.cameras)}")
-        self.size, self.antialias, self.shadows = size, antialias, shadows
+        """`size` in pixels. Raises `ConfigError` for a camera or kind that doesn't exist, and `UnsupportedError`
+        where this machine lacks what the renderer needs."""
+        if missing := [name for name in cameras if name not in scene.cameras]:
+            raise ConfigError(unknown("camera", missing[0], scene.cameras))
+        self.size, self.kind = size, kind
         self.cameras = tuple(name for name in scene.cameras if name in cameras)
-        self._scale = 2 if antialias else 1
-        self._scene = scene
-        self._build(scene.model)
-        self._compile_once()
+        self._labels = label(scene)
+        ids = [scene.cameras.index(name) for name in self.cameras]
+        self._backend = _make_backend(kind, scene, size, ids, antialias, shadows)
 
-    def _build(self, model: Any) -> None:
-        data = mujoco.MjData(model)
-        mujoco.mj_forward(model, data)
-        side = self.size * self._scale
-        with wp.ScopedDevice("cpu"):
-            self._model = mjw.put_model(model)
-            self._data = mjw.put_data(model, data, nworld=BATCH, nconmax=data.ncon + 16, njmax=data.nefc + 64)
-            self._context = mjw.create_render_context(
-                model,
-                nworld=BATCH,
-                cam_res=(side, side),
-                cam_active=list(self.cameras),
-                render_rgb=True,
-                render_depth=False,
-                use_shadows=self.shadows,
-                render_skybox=True,
-                deterministic=True,
-            )
-            self._picture = wp.zeros((BATCH, side, side), dtype=wp.vec3)
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self._labels.names
 
-    def render(self, qpos: np.ndarray, marker: np.ndarray) -> dict[str, np.ndarray]:
-        """`qpos` [N, nq] and `marker` [N, 3] → {camera: uint8 [N, size, size, 3]}."""
-        count = len(qpos)
-        frames = {name: np.empty((count, self.size, self.size, 3), np.uint8) for name in self.cameras}
-        for start in range(0, count, BATCH):
-            stop = min(start + BATCH, count)
-            self._trace(qpos[start:stop], marker[start:stop])
-            for index, name in enumerate(self.cameras):
-                mjw.get_rgb(self._context, index, self._picture)  # pyright: ignore[reportArgumentType]
-                frames[name][start:stop] = self._to_uint8(self._picture.numpy()[: stop - start])
-        return frames
+    def render(self, visible: np.ndarray) -> dict[str, np.ndarray]:
+        """`visible` [N, P] → {camera: uint8 [N, size, size, 3]}."""
+        return {name: picture.rgb for name, picture in self.render_layers(visible, ("rgb",)).items()}
 
-    def _trace(self, qpos: np.ndarray, marker: np.ndarray) -> None:
-        rows = np.arange(BATCH).clip(max=len(qpos) - 1)
-        with wp.ScopedDevice("cpu"):
-            self._data.qpos.assign(qpos[rows].astype(np.float32))
-            self._data.mocap_pos.assign(marker[rows, None].astype(np.float32))
-            mjw.kinematics(self._model, self._data)
-            mjw.com_pos(self._model, self._data)
-            mjw.camlight(self._model, self._data)
-            mjw.flex(self._model, self._data)
-            mjw.refit_bvh(self._model, self._data, self._context)
-            mjw.render(self._model, self._data, self._context)
-
-    def _to_uint8(self, picture: np.ndarray) -> np.ndarray:
-        """Average the boxes of [N, side, side, 3], 0…1; a sum of strided views is the fast way to do it."""
-        scale = self._scale
-        total = functools.reduce(
-            np.add, (picture[:, i::scale, j::scale] for i in range(scale) for j in range(scale))
-        )
-        return (total * np.float32(255.0 / scale**2) + np.float32(0.5)).astype(np.uint8)
+    def render_layers(self, visible: np.ndarray, layers: Sequence[Layer] = LAYERS) -> dict[str, Picture]:
+        """`visible` [N, P] → {camera: picture}."""
+        if wrong := [name for name in layers if name not in LAYERS]:
+            raise ConfigError(unknown("layer", wrong[0], LAYERS))
+        drawn = self._backend.draw(np.asarray(visible), layers)
+        if "segmentation" in drawn:
+            drawn["segmentation"] = self._labels.of(drawn["segmentation"])
+        return {
+            name: Picture({layer: pictures[place] for layer, pictures in drawn.items()})
+            for place, name in enumerate(self.cameras)
+        }
 
     def provenance(self) -> dict[str, Any]:
         """What made the pictures, for a dataset's metadata."""
-        return {
-            "name": "mujoco-warp",
-            "device": "cpu",
-            "versions": {name: version(name) for name in ("mujoco", "mujoco-warp", "warp-lang")},
-            "antialias": f"{self._scale}x{self._scale} box",
-            "shadows": self.shadows,
-        }
+        return self._backend.provenance()
 
-    def _compile_once(self) -> None:
-        """Render one picture where no earlier run has, and say why that takes a while."""
-        kinds = [int(kind) for kind in np.unique(self._scene.model.geom_type)]
-        key = json_hash([self.provenance(), len(self.cameras), kinds])[:16]
-        stamp = Path(wp.config.kernel_cache_dir or ".") / f"robosim-{key}"
-        if stamp.exists():
-            return
-        print("compiling the renderer, once on this machine: about ten seconds", file=sys.stderr, flush=True)
-        self.render(self._scene.model.qpos0[None], np.zeros((1, 3)))
-        with contextlib.suppress(OSError):
-            stamp.touch()
+
+def empty_layers(layers: Sequence[Layer], cameras: int, states: int, size: int) -> dict[Layer, np.ndarray]:
+    """Arrays for a backend to draw into."""
+    kinds: dict[Layer, tuple[tuple[int, ...], type]] = {
+        "rgb": ((3,), np.uint8),
+        "depth": ((), np.float32),
+        "segmentation": ((2,), np.int32),
+    }
+    return {name: np.empty((cameras, states, size, size, *kinds[name][0]), kinds[name][1]) for name in layers}
+
+
+def _make_backend(
+    kind: str, scene: Scene, size: int, cameras: list[int], antialias: bool, shadows: bool
+) -> Backend:
+    # Imported here, so that each renderer needs only its own packages.
+    if kind == "warp":
+        from robosim.physics.warp_renderer import RayTracer
+
+        return RayTracer(scene, size, cameras, antialias, shadows)
+    if kind == "opengl":
+        from robosim.physics.opengl_renderer import Rasteriser
+
+        return Rasteriser(scene, size, cameras, antialias, shadows)
+    raise ConfigError(unknown("renderer", kind, get_args(RendererKind)))

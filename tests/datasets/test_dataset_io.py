@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from robosim_datasets import lerobot_format
 from robosim_datasets.clip_store import build_clip_store
@@ -42,6 +43,22 @@ def test_round_trip_is_exact_but_for_the_video(dataset, episodes, spec):
             assert psnr(back.frames[camera], original.frames[camera]) > 40
         for name in ("task", "instruction", "behaviour", "split", "seed"):
             assert getattr(back, name) == getattr(original, name)
+
+
+def test_a_table_that_is_written_in_parts_is_the_same(dataset, episodes, spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("robosim_datasets.dataset_writer.EPISODES_HELD", 4)
+    with DatasetWriter(tmp_path / "parts", spec, provenance={}) as writer:
+        for episode in episodes:
+            writer.add(episode)
+    table = lerobot_format.EPISODES_PARQUET
+    assert pq.read_table(tmp_path / "parts" / table).equals(pq.read_table(dataset / table))
+    assert pq.ParquetFile(tmp_path / "parts" / table).num_row_groups == 3
+    parts, whole = (
+        json.loads((root / "meta/stats.json").read_text()) for root in (tmp_path / "parts", dataset)
+    )
+    for feature, statistics in whole.items():
+        for name, value in statistics.items():
+            assert np.allclose(parts[feature][name], value, rtol=1e-12), (feature, name)
 
 
 def test_small_coloured_object_keeps_its_colour(dataset, episodes):

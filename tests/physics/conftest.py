@@ -1,4 +1,4 @@
-"""What the physics tests share: the scene is compiled and warp imported once."""
+"""What the physics tests share: scenes are compiled and warp imported once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ import pytest
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.recording import Recorder
 from robosim.physics.robots import PANDA
-from robosim.physics.scene import Scene, build_scene
+from robosim.physics.scene import Scene
+from robosim.physics.tasks.base import Task
 
 
 @pytest.fixture(scope="session")
-def scene() -> Scene:
-    return build_scene(PANDA)
-
-
-@pytest.fixture(scope="session")
-def kinematics(scene: Scene) -> InverseKinematics:
-    return InverseKinematics(scene)
+def kinematics() -> InverseKinematics:
+    return InverseKinematics(PANDA)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +26,17 @@ def tracker() -> Recorder:
 @pytest.fixture(scope="session")
 def recorder() -> Recorder:
     return Recorder(size=32)
+
+
+@pytest.fixture(scope="session")
+def soft_push(tracker: Recorder) -> Task:
+    return tracker.setting("soft_push", seed=0).task
+
+
+@pytest.fixture(scope="session")
+def scene(tracker: Recorder) -> Scene:
+    """That of soft_push."""
+    return tracker.setting("soft_push", seed=0).scene
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from robosim.errors import ConfigError
 from robosim.physics.env import PhysicsEnv
-from robosim.physics.recording import TOOL_NOISE
 from robosim.physics.tasks import get_task, make_spec
 
 
@@ -18,7 +18,7 @@ def episode(recorder):
 def test_an_episode_fits_its_spec(episode):
     episode.check(make_spec(size=32))
     assert episode.success[-1] and not episode.success[0]
-    assert episode.instruction == get_task("reach").spec.instruction
+    assert episode.instruction == get_task("reach").instruction
 
 
 def test_the_same_seed_records_the_same_bits(recorder, episode):
@@ -49,9 +49,10 @@ def test_the_env_replays_an_episode_from_its_seed_and_actions(episode):
 
 
 def test_exploration_lasts_to_the_horizon_and_mostly_fails(tracker):
-    tracks = [tracker.simulate(get_task("soft_push"), "explore", seed) for seed in range(8)]
+    setting = tracker.setting("soft_push", seed=0)
+    tracks = [tracker.simulate(setting, "explore", seed) for seed in range(8)]
     moved = [np.linalg.norm(np.ptp(track.environment_state[:, 3:5], axis=0)) for track in tracks]
-    assert {len(track.success) for track in tracks} == {get_task("soft_push").spec.horizon + 1}
+    assert {len(track.success) for track in tracks} == {setting.task.horizon + 1}
     assert sum(track.success[-1] for track in tracks) <= 3
     assert sum(distance > 0.03 for distance in moved) >= 4, "the body must often be pushed"
     assert sum(track.warnings for track in tracks) == 0
@@ -59,9 +60,24 @@ def test_exploration_lasts_to_the_horizon_and_mostly_fails(tracker):
 
 def test_commands_hold_the_null_space(tracker):
     """The redundancy must not be free: the joints follow from the tool's place, to what one camera can tell."""
-    tracks = [tracker.simulate(get_task("reach"), "explore", seed) for seed in range(3)]
+    tracks = [tracker.simulate(tracker.setting("reach", seed=0), "explore", seed) for seed in range(3)]
     for track in tracks:
         for state, place in zip(track.state[::8], track.environment_state[::8], strict=True):
             joints = tracker.kinematics.solve(place[:3].astype(float))
             assert np.abs(joints - state[:-1]).max() < 0.25
-    assert TOOL_NOISE > 0
+
+
+def test_behaviours_fail_in_their_own_ways(tracker):
+    setting = tracker.setting("reach", seed=0)
+    tracks = {
+        behaviour: [tracker.simulate(setting, behaviour, seed) for seed in range(6)]
+        for behaviour in ("expert", "noisy", "stopped")
+    }
+    ends = {behaviour: [track.distance[-1] for track in played] for behaviour, played in tracks.items()}
+    assert max(ends["expert"]) < setting.task.success_distance
+    assert np.median(ends["stopped"]) > 2 * max(ends["expert"])
+    # The noisy one comes near, and wanders there.
+    wandering = np.mean([track.distance[20:].mean() for track in tracks["noisy"]])
+    assert 1.5 * np.mean(ends["expert"]) < wandering < 2 * setting.task.success_distance
+    with pytest.raises(ConfigError, match="expert, noisy, stopped, explore"):
+        tracker.simulate(setting, "dance", 0)

@@ -1,26 +1,89 @@
-"""The tasks of the scene, by name."""
+"""The tasks, by name."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from robosim.config import unknown
 from robosim.errors import ConfigError
-from robosim.physics.robots import get_robot
+from robosim.physics.robots import Robot, get_robot
 from robosim.physics.tasks.base import Task
+from robosim.physics.tasks.clay_squash import ClaySquash
+from robosim.physics.tasks.cloth_fold import ClothFold
+from robosim.physics.tasks.cube_pick import CubePick
+from robosim.physics.tasks.push_target import PushTarget
 from robosim.physics.tasks.reach import Reach
+from robosim.physics.tasks.rope_place import RopePlace
+from robosim.physics.tasks.soft_pick import SoftPick
 from robosim.physics.tasks.soft_push import SoftPush
 from robosim.spec import EnvSpec
 
-TASKS: dict[str, Task] = {task.spec.name: task for task in (Reach(), SoftPush())}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (Reach, CubePick, PushTarget, SoftPush, SoftPick, RopePlace, ClothFold, ClaySquash)
+}
 
 
-def get_task(name: str) -> Task:
+def register_task(task: type[Task]) -> None:
+    """Make a task of one's own known by its name. Raises `ConfigError` if another one has it already."""
+    if task.name in TASKS:
+        raise ConfigError(f"a task named {task.name!r} exists already; choose another name")
+    TASKS[task.name] = task
+
+
+def load_task_file(path: str | Path) -> tuple[str, ...]:
+    """Run a Python file that registers tasks of one's own; return their names. A file runs once a process.
+
+    Raises `ConfigError` if the file is missing or registers nothing.
+    """
+    file = Path(path).resolve()
+    module_name = f"robosim_task_file:{file}"
+    if module_name not in sys.modules:
+        if file.suffix != ".py" or not file.is_file():
+            raise ConfigError(f"no task file at {path}; it must be a Python file (.py), see docs/tasks.md")
+        spec = importlib.util.spec_from_file_location(module_name, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+    names = tuple(name for name, task in TASKS.items() if task.__module__ == module_name)
+    if not names:
+        raise ConfigError(f"{path} registers no task; end it with register_task(YourTask), see docs/tasks.md")
+    return names
+
+
+def get_task(name: str) -> type[Task]:
     """Look a task up by name. Raises `ConfigError` that lists the valid names."""
     if name not in TASKS:
-        raise ConfigError(f"unknown task {name!r}; choose one of: {', '.join(TASKS)}")
+        raise ConfigError(unknown("task", name, TASKS))
     return TASKS[name]
 
 
-def make_spec(robot: str = "panda", tasks: Sequence[str] = tuple(TASKS), size: int = 64) -> EnvSpec:
-    """The contract of the physics simulator for one arm, some tasks and a picture size in pixels."""
-    return EnvSpec(robot=get_robot(robot).spec, tasks=tuple(get_task(name).spec for name in tasks), size=size)
+def tasks_of(robot: Robot) -> tuple[str, ...]:
+    """The tasks that an arm can do."""
+    return tuple(name for name, task in TASKS.items() if task.supports(robot))
+
+
+def make_spec(
+    robot: str = "panda", tasks: Sequence[str] = (), size: int = 64, cameras: Sequence[str] = ("front",)
+) -> EnvSpec:
+    """The contract of the physics simulator for one arm, some tasks (default: all it can do), cameras and a picture
+    size in pixels. Raises `ConfigError` for unknown names and for tasks that this arm can't do."""
+    arm = get_robot(robot)
+    valid = tasks_of(arm)
+    for name in tasks:
+        if not get_task(name).supports(arm):
+            raise ConfigError(f"{arm.spec.name} can't do {name}; it can do: {', '.join(valid)}")
+    return EnvSpec(
+        robot=arm.spec,
+        tasks=tuple(get_task(name).spec(arm) for name in tasks or valid),
+        cameras=tuple(cameras),
+        size=size,
+    )

@@ -1,48 +1,118 @@
-"""What a task is: where episodes start, where the goal lies, and who knows how to solve it."""
+"""What a task is: its things on the table, where episodes start, what counts as done, and who knows how to do it.
+
+A new task is one file: subclass `Task`, and name it in `tasks/__init__.py` or hand it to `register_task`
+(docs/tasks.md).
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
+from robosim.physics.driver import Hand, Move
 from robosim.physics.kinematics import InverseKinematics
-from robosim.physics.scene import SOFT_HALF_HEIGHT, SOFT_HALF_WIDTH
-from robosim.physics.simulation import Layout, Reading
+from robosim.physics.robots import Robot
+from robosim.physics.scene import Layout, Props, Scene
+from robosim.physics.simulation import Reading
+from robosim.physics.variation import NO_VARIATION, Factors
 from robosim.spec import TaskSpec
-
-SOFT_LOWER, SOFT_UPPER = np.array([0.40, -0.16]), np.array([0.60, 0.16])
-MARKER_LOWER, MARKER_UPPER = np.array([0.38, -0.20]), np.array([0.62, 0.20])
-TOOL_START_LOWER, TOOL_START_UPPER = np.array([0.36, -0.20, 0.08]), np.array([0.62, 0.20, 0.28])
-"""Boxes (metres, world) in which an episode may start."""
 
 
 class ToolPolicy(Protocol):
     """Someone who moves the tool."""
 
-    def __call__(self, reading: Reading, point: np.ndarray) -> tuple[np.ndarray, float]:
-        """Given what is true now and the commanded tool point [3]: the next target [3] and the speed towards it
-        (metres a control period)."""
+    def __call__(self, reading: Reading, hand: Hand) -> Move:
+        """What to do next, given what is true and what is commanded now."""
         ...
 
 
-class Task(Protocol):
-    """One task of the scene."""
+class Task(ABC):
+    """One task on one arm, under the factors of one episode.
 
-    spec: TaskSpec
+    Lengths are in units of the arm's workspace (metres for the Panda) wherever nothing else is said, so that a task
+    fits arms of any size: multiply by `self.u`, or place with `self.at`.
+    """
 
-    def goal(self, marker: np.ndarray) -> np.ndarray:
-        """The goal point [3] for a marker at `marker` [3], metres."""
-        ...
+    name: ClassVar[str]
+    instruction: ClassVar[str]
+    """The task in a sentence, for policies that read."""
+    horizon: ClassVar[int]
+    """Control periods after which an episode is truncated."""
+    success_distance: ClassVar[float]
+    """Task distance (units) that counts as done."""
+    subject: ClassVar[Literal["tool", "object"]] = "object"
+    axes: ClassVar[tuple[int, ...]] = (0, 1, 2)
+    """The task distance is ‖subject − goal‖ over these axes."""
+    grasps: ClassVar[bool] = False
+    """Whether the gripper is used; such a task needs an arm that has one."""
+    reach: ClassVar[tuple[tuple[float, float], tuple[float, float]]] = ((-0.12, -0.20), (0.12, 0.20))
+    """Lower and upper corner, (forward, left) from the workspace's centre, of where exploration goes."""
 
-    def sample(self, rng: np.random.Generator, kinematics: InverseKinematics) -> Layout:
+    def __init__(self, robot: Robot, factors: Factors = NO_VARIATION) -> None:
+        self.robot, self.factors = robot, factors
+        self.u = robot.workspace.scale
+        self.at = robot.workspace.at
+
+    @classmethod
+    def supports(cls, robot: Robot) -> bool:
+        """Whether this arm can do the task."""
+        return robot.gripper is not None or not cls.grasps
+
+    @classmethod
+    def spec(cls, robot: Robot) -> TaskSpec:
+        """The task as both simulators know it, in metres."""
+        return TaskSpec(
+            name=cls.name,
+            instruction=cls.instruction,
+            horizon=cls.horizon,
+            success_distance=cls.success_distance * robot.workspace.scale,
+            subject=cls.subject,
+            axes=cls.axes,
+        )
+
+    @abstractmethod
+    def props(self) -> Props:
+        """The things on the table."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, scene: Scene, kinematics: InverseKinematics) -> Layout:
         """Draw a start."""
-        ...
 
+    @abstractmethod
+    def object(self, reading: Reading) -> np.ndarray:
+        """The point [3] (metres, world) that stands for the thing; of a task without one, the goal."""
+
+    @abstractmethod
+    def goal(self, reading: Reading) -> np.ndarray:
+        """Where the subject should be, [3] (metres, world)."""
+
+    @abstractmethod
     def expert(self, rng: np.random.Generator) -> ToolPolicy:
         """A scripted policy that sees the true state."""
-        ...
+
+    def measures(self, reading: Reading) -> dict[str, float]:
+        """Further figures of how well it is done, by name with the unit in it (`coverage`, `dent_m`)."""
+        return {}
+
+    def distance(self, reading: Reading) -> float:
+        """The distance that decides the task, metres."""
+        subject = reading.tool if self.subject == "tool" else self.object(reading)
+        axes = list(self.axes)
+        return float(np.linalg.norm((subject - self.goal(reading))[axes]))
+
+    def above(self, place: np.ndarray, height: float) -> np.ndarray:
+        """The point [3] (metres) that lies `height` units above the table, over (x, y) of `place`."""
+        return np.array([place[0], place[1], height * self.u])
+
+    def marker(self, radius: float = 0.055) -> str:
+        """MJCF of a flat blue disc of `radius` units that marks a goal: the mocap body "marker"."""
+        return (
+            f'<body name="marker" mocap="true"><geom type="cylinder" size="{radius * self.u} {0.001 * self.u}" '
+            'rgba=".05 .25 .95 1" contype="0" conaffinity="0" group="0"/></body>'
+        )
 
 
 def draw_until[T](draw: Callable[[], T], accept: Callable[[T], bool]) -> T:
@@ -50,10 +120,3 @@ def draw_until[T](draw: Callable[[], T], accept: Callable[[T], bool]) -> T:
     while not accept(value := draw()):
         pass
     return value
-
-
-def clear_of(tool: np.ndarray, soft: np.ndarray) -> bool:
-    """Whether fingers whose tip is at `tool` [3] don't touch a soft body that rests at `soft` [2]."""
-    margin = 0.03
-    above = float(tool[2]) > 2 * SOFT_HALF_HEIGHT + margin
-    return above or float(np.linalg.norm(tool[:2] - soft)) > np.sqrt(2) * SOFT_HALF_WIDTH + margin

@@ -4,61 +4,48 @@ from __future__ import annotations
 
 import numpy as np
 
+from robosim.physics.driver import Hand, Move
 from robosim.physics.kinematics import InverseKinematics
-from robosim.physics.simulation import Layout, Reading
-from robosim.physics.tasks.base import (
-    MARKER_LOWER,
-    MARKER_UPPER,
-    SOFT_LOWER,
-    SOFT_UPPER,
-    TOOL_START_LOWER,
-    TOOL_START_UPPER,
-    ToolPolicy,
-    clear_of,
-    draw_until,
-)
-from robosim.spec import TaskSpec
+from robosim.physics.scene import Layout, Props, Scene
+from robosim.physics.simulation import Reading
+from robosim.physics.tasks.base import Task, ToolPolicy, draw_until
 
 GOAL_HEIGHT = 0.05
 START_DISTANCE = (0.10, 0.25)
-MARKER_CLEARANCE = 0.16
-"""Least distance between marker and soft body, so that the goal is free, metres."""
 
 
-class Reach:
-    spec = TaskSpec(
-        name="reach",
-        instruction="Move the tool to the blue marker.",
-        horizon=30,
-        success_distance=0.04,
-        subject="tool",
-    )
+class Reach(Task):
+    name = "reach"
+    instruction = "Move the tool to the blue marker."
+    horizon = 30
+    success_distance = 0.04
+    subject = "tool"
 
-    def goal(self, marker: np.ndarray) -> np.ndarray:
-        return np.array([marker[0], marker[1], GOAL_HEIGHT])
+    def props(self) -> Props:
+        return Props(self.marker(0.055 * self.factors.size))
 
-    def sample(self, rng: np.random.Generator, kinematics: InverseKinematics) -> Layout:
-        marker = rng.uniform(MARKER_LOWER, MARKER_UPPER)
-        goal = self.goal(marker)
-        soft = draw_until(
-            lambda: rng.uniform(SOFT_LOWER, SOFT_UPPER),
-            lambda soft: float(np.linalg.norm(soft - marker)) > MARKER_CLEARANCE,
-        )
+    def sample(self, rng: np.random.Generator, scene: Scene, kinematics: InverseKinematics) -> Layout:
+        goal = np.append(rng.uniform([-0.12, -0.20], [0.12, 0.20]), GOAL_HEIGHT)
         tool = draw_until(
-            lambda: rng.uniform(TOOL_START_LOWER, TOOL_START_UPPER),
-            lambda tool: (
-                START_DISTANCE[0] <= float(np.linalg.norm(tool - goal)) <= START_DISTANCE[1]
-                and clear_of(tool, soft)
-            ),
+            lambda: rng.uniform([-0.14, -0.20, 0.08], [0.12, 0.20, 0.28]),
+            lambda tool: START_DISTANCE[0] <= float(np.linalg.norm(tool - goal)) <= START_DISTANCE[1],
         )
-        return Layout(joints=kinematics.solve(tool), soft=soft, marker=marker)
+        layout = Layout(scene, kinematics.solve(self.at(*tool)))
+        layout.mark("marker", self.at(*goal)[:2])
+        return layout
+
+    def object(self, reading: Reading) -> np.ndarray:
+        return self.goal(reading)
+
+    def goal(self, reading: Reading) -> np.ndarray:
+        return self.above(reading.markers["marker"], GOAL_HEIGHT)
 
     def expert(self, rng: np.random.Generator) -> ToolPolicy:
         """A straight line to the goal, slowing down over the last centimetres."""
-        speed = float(rng.uniform(0.015, 0.03))
+        speed = float(rng.uniform(0.015, 0.03)) * self.u
 
-        def policy(reading: Reading, point: np.ndarray) -> tuple[np.ndarray, float]:
-            goal = self.goal(reading.marker)
-            return goal, min(speed, 0.5 * float(np.linalg.norm(goal - point)))
+        def policy(reading: Reading, hand: Hand) -> Move:
+            goal = self.goal(reading)
+            return Move(goal, min(speed, 0.5 * float(np.linalg.norm(goal - hand.point))))
 
         return policy

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from robosim.physics.driver import Hand, Move
 from robosim.physics.kinematics import InverseKinematics
-from robosim.physics.scene import SOFT_HALF_HEIGHT, SOFT_HALF_WIDTH
-from robosim.physics.simulation import Layout, Reading
-from robosim.physics.tasks.base import (
-    MARKER_LOWER,
-    MARKER_UPPER,
-    SOFT_LOWER,
-    SOFT_UPPER,
-    TOOL_START_LOWER,
-    TOOL_START_UPPER,
-    ToolPolicy,
-    clear_of,
-    draw_until,
-)
-from robosim.spec import TaskSpec
+from robosim.physics.scene import THING_CONTACT, Layout, Props, Scene
+from robosim.physics.simulation import Reading
+from robosim.physics.tasks.base import Task, ToolPolicy, draw_until
+
+HALF_HEIGHT, HALF_WIDTH = 0.034, 0.044
+"""Of the resting body."""
 
 START_DISTANCE = (0.06, 0.14)
 AWAY_FROM_CAMERA = -0.5
@@ -26,35 +19,53 @@ AWAY_FROM_CAMERA = -0.5
 body throughout, and no camera policy could see what it does."""
 
 PUSH_HEIGHT = 0.037
-"""Tip height for pushing: low on the body, the hand still above it, metres."""
+"""Tip height for pushing: low on the body, the hand still above it."""
 
 TRAVEL_HEIGHT = 0.13
-STANDOFF = 1.25 * SOFT_HALF_WIDTH + 0.035
-"""Distance of the tip behind the body's centre before it descends, metres."""
+STANDOFF = 1.25 * HALF_WIDTH + 0.035
+"""Distance of the tool behind the body's centre before it descends."""
 
 
-class SoftPush:
-    spec = TaskSpec(
-        name="soft_push",
-        instruction="Push the soft red block onto the blue marker.",
-        horizon=45,
-        success_distance=0.04,
-        subject="object",
-        axes=(0, 1),
-    )
+class SoftPush(Task):
+    name = "soft_push"
+    instruction = "Push the soft red block onto the blue marker."
+    horizon = 45
+    success_distance = 0.04
+    axes = (0, 1)
 
-    def goal(self, marker: np.ndarray) -> np.ndarray:
-        return np.array([marker[0], marker[1], SOFT_HALF_HEIGHT])
+    def props(self) -> Props:
+        f, side = self.factors, self.u * self.factors.size
+        gap, mass = 0.02 * side, 0.08 * self.u**3 * f.mass
+        return Props(f"""{self.marker()}
+            <flexcomp name="block" type="grid" dim="3" count="5 5 4" spacing="{gap} {gap} {gap}" mass="{mass}"
+                      pos="{self.at(0, 0)[0]} 0 {HALF_HEIGHT * side}" radius="{0.004 * side}"
+                      rgba="{f.tint(0.93, 0.12, 0.10)}" dof="trilinear" cellcount="2 2 1">
+              <elasticity young="{1.2e3 * self.u}" poisson=".3" damping=".02"/>
+              <contact condim="3" friction="{0.6 * f.friction}" solref=".004 1" solimp=".95 .99 .001"
+                       selfcollide="none" {THING_CONTACT}/>
+            </flexcomp>""")
 
-    def sample(self, rng: np.random.Generator, kinematics: InverseKinematics) -> Layout:
-        soft, marker = draw_until(
-            lambda: (rng.uniform(SOFT_LOWER, SOFT_UPPER), rng.uniform(MARKER_LOWER, MARKER_UPPER)),
+    def sample(self, rng: np.random.Generator, scene: Scene, kinematics: InverseKinematics) -> Layout:
+        block, marker = draw_until(
+            lambda: (
+                rng.uniform([-0.10, -0.16], [0.10, 0.16]),
+                rng.uniform([-0.12, -0.20], [0.12, 0.20]),
+            ),
             lambda pair: _pushable(*pair),
         )
         tool = draw_until(
-            lambda: rng.uniform(TOOL_START_LOWER, TOOL_START_UPPER), lambda tool: clear_of(tool, soft)
+            lambda: rng.uniform([-0.14, -0.20, 0.08], [0.12, 0.20, 0.28]), lambda tool: _clear_of(tool, block)
         )
-        return Layout(joints=kinematics.solve(tool), soft=soft, marker=marker)
+        layout = Layout(scene, kinematics.solve(self.at(*tool)))
+        layout.put("block", self.at(*block))
+        layout.mark("marker", self.at(*marker)[:2])
+        return layout
+
+    def object(self, reading: Reading) -> np.ndarray:
+        return reading.soft["block"].mean(axis=0)
+
+    def goal(self, reading: Reading) -> np.ndarray:
+        return self.above(reading.markers["marker"], HALF_HEIGHT)
 
     def expert(self, rng: np.random.Generator) -> ToolPolicy:
         """Over the body to its far side, down, and along the line to the goal.
@@ -62,33 +73,41 @@ class SoftPush:
         Each period the line is drawn anew from the body to the goal, and the tip steers to the body's far side as
         it pushes, so that a body that slips sideways is brought back.
         """
-        speed = float(rng.uniform(0.025, 0.04))
-        push_speed = float(rng.uniform(0.013, 0.024))
+        u = self.u
+        speed = float(rng.uniform(0.025, 0.04)) * u
+        push_speed = float(rng.uniform(0.013, 0.024)) * u
 
-        def policy(reading: Reading, point: np.ndarray) -> tuple[np.ndarray, float]:
-            body, goal = reading.object[:2], self.goal(reading.marker)[:2]
+        def policy(reading: Reading, hand: Hand) -> Move:
+            point, body, goal = hand.point, self.object(reading)[:2], self.goal(reading)[:2]
             remaining = float(np.linalg.norm(goal - body))
             line = (goal - body) / max(remaining, 1e-6)
             offset = point[:2] - body
             along = float(offset @ line)
             aside = offset - along * line
-            behind = body - STANDOFF * line
-            if remaining < 0.012:
-                return point, 0.0
-            lined_up = along < -0.6 * SOFT_HALF_WIDTH and float(np.linalg.norm(aside)) < 0.03
-            if lined_up and point[2] < PUSH_HEIGHT + 0.01:
+            behind = body - STANDOFF * u * line
+            if remaining < 0.012 * u:
+                return Move(point, 0.0)
+            lined_up = along < -0.6 * HALF_WIDTH * u and float(np.linalg.norm(aside)) < 0.03 * u
+            if lined_up and point[2] < (PUSH_HEIGHT + 0.01) * u:
                 steer = point[:2] + push_speed * line - 0.5 * aside
-                return np.append(steer, PUSH_HEIGHT), push_speed
-            if float(np.linalg.norm(point[:2] - behind)) < 0.02:
-                return np.append(behind, PUSH_HEIGHT), speed
-            if point[2] < TRAVEL_HEIGHT - 0.02:
-                return np.append(point[:2], TRAVEL_HEIGHT), speed
-            return np.append(behind, TRAVEL_HEIGHT), speed
+                return Move(np.append(steer, PUSH_HEIGHT * u), push_speed)
+            if float(np.linalg.norm(point[:2] - behind)) < 0.02 * u:
+                return Move(np.append(behind, PUSH_HEIGHT * u), speed)
+            if point[2] < (TRAVEL_HEIGHT - 0.02) * u:
+                return Move(np.append(point[:2], TRAVEL_HEIGHT * u), speed)
+            return Move(np.append(behind, TRAVEL_HEIGHT * u), speed)
 
         return policy
 
 
-def _pushable(soft: np.ndarray, marker: np.ndarray) -> bool:
-    line = marker - soft
+def _pushable(block: np.ndarray, marker: np.ndarray) -> bool:
+    line = marker - block
     distance = float(np.linalg.norm(line))
     return START_DISTANCE[0] <= distance <= START_DISTANCE[1] and line[0] >= AWAY_FROM_CAMERA * distance
+
+
+def _clear_of(tool: np.ndarray, block: np.ndarray) -> bool:
+    """Whether fingers whose tip is at `tool` [3] don't touch a block that rests at `block` [2]."""
+    margin = 0.03
+    above = float(tool[2]) > 2 * HALF_HEIGHT + margin
+    return above or float(np.linalg.norm(tool[:2] - block)) > np.sqrt(2) * HALF_WIDTH + margin
