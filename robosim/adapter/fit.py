@@ -68,6 +68,7 @@ def fit_adapter(
         labels.frame_episodes().repeat(repeat),
         video,
         seed,
+        labels.shows_object().repeat(repeat),
     )
     count = len(frames) // repeat  # the recorded frames come first
     held_out = ProbeReading(
@@ -128,13 +129,16 @@ def evaluate_adapter(
 def probe_figures(reading: ProbeReading, labels: LabelledEpisodes) -> dict[str, float]:
     """Mean errors of a reading of all frames of `labels`.
 
-    `probe_error_m` is the mean of tool, object and goal; the goal's is over first frames, where it is read at play.
+    `probe_error_m` is the mean of tool, object and goal; the goal's is over first frames, where it is read at play, the
+    object's over episodes that have one.
     """
-    points, first = _stack(labels.points), _first_rows(labels)
+    points, first, objects = _stack(labels.points), _first_rows(labels), labels.shows_object()
+    counted = {"object": objects} if objects.any() else {}
     errors = {}
     for name, columns in STATE_COLUMNS.items():
         error_N = (getattr(reading, name) - points[:, columns]).norm(dim=1)
-        errors[name] = (error_N[first] if name == "goal" else error_N).mean().item()
+        rows = first if name == "goal" else counted.get(name, slice(None))
+        errors[name] = error_N[rows].mean().item()
     return {
         "probe_error_m": sum(errors.values()) / len(errors),
         **{f"probe_{name}_error_m": error for name, error in errors.items()},

@@ -85,12 +85,20 @@ class KeypointProbe(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, frames: Tensor, joints: Tensor, points: Tensor, episodes: Tensor, video: Tensor, seed: int
+        self,
+        frames: Tensor,
+        joints: Tensor,
+        points: Tensor,
+        episodes: Tensor,
+        video: Tensor,
+        seed: int,
+        shows_object: Tensor | None = None,
     ) -> ProbeReading:
         """Colours from unlabelled `video` uint8 [V,H,W,3], the rest from labels; in closed form.
 
-        `frames` uint8 [N,H,W,3], `joints` [N,J], `points` [N,9], `episodes` int64 [N]. Returns the readings of
-        these frames, each made with its episode left out.
+        `frames` uint8 [N,H,W,3], `joints` [N,J], `points` [N,9], `episodes` int64 [N]; `shows_object` bool [N]: the
+        frames that the object is learned from (default: all). Returns the readings of these frames, each made with
+        its episode left out.
         """
         arm_NO = torch.cat([joints, points[:, STATE_COLUMNS["tool"]]], 1)
         self.mean_O.copy_(arm_NO.mean(0))
@@ -99,7 +107,14 @@ class KeypointProbe(nn.Module):
         member_NKHW = memberships(frames, self.codebook_K3)
         held_out_NO = self.arm.fit(member_NKHW, (arm_NO - self.mean_O) / self.scale_O, episodes)
         # The object is pushed about, the goal stands still: the object shows more of the plane.
-        objects = self.object.fit(member_NKHW, points[:, STATE_COLUMNS["object"]], episodes)
+        rows = torch.ones(len(frames), dtype=torch.bool) if shows_object is None else shows_object
+        if not rows.any():  # no task has an object: the goal stands for it
+            rows = ~rows
+        left_out = self.object.fit(
+            member_NKHW[rows], points[rows][:, STATE_COLUMNS["object"]], episodes[rows]
+        )
+        objects = self.object(member_NKHW)[0]
+        objects[rows] = left_out
         goals = self.goal.fit(member_NKHW, points[:, STATE_COLUMNS["goal"]], episodes, like=self.object)
         return self._reading(held_out_NO, objects, goals)
 

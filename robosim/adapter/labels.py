@@ -92,6 +92,12 @@ class LabelledEpisodes:
         """int64 [F]: the episode of each frame, frames of all episodes laid end to end."""
         return torch.from_numpy(np.concatenate([np.full(len(x), i) for i, x in enumerate(self.frames)]))
 
+    def shows_object(self) -> Tensor:
+        """bool [F]: whether each frame's episode has an object. Tasks without one label it as their goal."""
+        thing, goal = STATE_COLUMNS["object"], STATE_COLUMNS["goal"]
+        has = [not np.array_equal(points[:, thing], points[:, goal]) for points in self.points]
+        return torch.tensor(has)[self.frame_episodes()]
+
     def take(self, episodes: Sequence[int]) -> LabelledEpisodes:
         """The episodes at these positions."""
         columns = (self.frames, self.joints, self.commands, self.points, self.latents, self.tasks)

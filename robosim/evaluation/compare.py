@@ -50,6 +50,8 @@ class CompareConfig:
     replay_steps: int = 16
     kept_episodes: int = 4
     """Episodes a task whose frames are written to disk."""
+    task_file: str | None = None
+    """A Python file that registers tasks of one's own."""
     workers: int = 0
     """Processes; 0 takes one for each core, but never more than there are jobs."""
     seed: int = 0
@@ -71,7 +73,9 @@ def compare(config: CompareConfig, run: Path, device: str = "cpu") -> dict[str, 
     threads = max(1, cores // workers)
     total = sum(3 * len(j.seeds) if isinstance(j, RolloutJob) else 2 * len(j.clips) for j in jobs)
     with progress("compare", total=total, unit="episode") as bar:
-        results = run_jobs(functools.partial(Simulators, run, device, threads), jobs, workers, bar)
+        results = run_jobs(
+            functools.partial(Simulators, run, device, threads, config.task_file), jobs, workers, bar
+        )
     figures: dict[str, Any] = {"tasks": {}}
     replays: list[tuple[RecordedClips, Replays]] = []
     verdicts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -154,10 +158,17 @@ def replay_figures(replays: list[tuple[RecordedClips, Replays]]) -> dict[str, An
     for name, frames in shown.items():
         figures[name] = {h: finite(value) for h, value in moving_psnr_by_horizon(frames, true).items()}
     positions = np.concatenate([clips.positions for clips, _ in replays])
-    for name, columns in (("tool", slice(0, 3)), ("object", slice(3, 6))):
-        true_places = positions[..., columns]
-        predicted = np.concatenate([getattr(result.own, name) for _, result in replays])
-        read = np.concatenate([getattr(result, name) for _, result in replays])
+    # A task without an object labels its goal as one.
+    has_object = (positions[..., 3:6] != positions[..., 6:9]).any(axis=(1, 2))
+    for name, columns, rows in (
+        ("tool", slice(0, 3), np.ones_like(has_object)),
+        ("object", slice(3, 6), has_object),
+    ):
+        if not rows.any():
+            continue
+        true_places = positions[rows][..., columns]
+        predicted = np.concatenate([getattr(result.own, name) for _, result in replays])[rows]
+        read = np.concatenate([getattr(result, name) for _, result in replays])[rows]
         figures[f"{name}_drift_m"] = drift_by_horizon(predicted, true_places)
         figures[f"{name}_probe_error_m"] = drift_by_horizon(read, true_places)
     return figures

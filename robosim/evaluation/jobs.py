@@ -67,11 +67,13 @@ class Replays:
 class Simulators:
     """What one process holds open: the learned simulator, the policies, the physics environments."""
 
-    def __init__(self, run: Path, device: str, threads: int | None = None) -> None:
-        """`threads` of torch, where several processes share the cores."""
+    def __init__(
+        self, run: Path, device: str, threads: int | None = None, task_file: str | None = None
+    ) -> None:
+        """`threads` of torch, where several processes share the cores. `task_file` registers tasks of one's own."""
         if threads:
             torch.set_num_threads(threads)
-        self.run, self.device = run, device
+        self.run, self.device, self._task_file = run, device, task_file
         self.spec: EnvSpec = ClipStore(run / "clips").spec
         self.world = WorldModel.load(run, device)
         self.bundle: AdapterBundle = load_adapter(run / "adapter")
@@ -80,7 +82,10 @@ class Simulators:
 
     def _physics(self, task: str, num_envs: int, pixels: bool) -> Any:
         from robosim.physics.env import PhysicsEnv
+        from robosim.physics.tasks import load_task_file
 
+        if self._task_file:
+            load_task_file(self._task_file)
         return PhysicsEnv(self.spec, task=task, num_envs=num_envs, render_pixels=pixels)
 
     def _policy(self, task: str) -> LeRobotPolicy:

@@ -150,7 +150,9 @@ def fidelity(summary: dict[str, Any]) -> str:
         ("object", "object_drift_m"),
         ("object: error of the probe alone", "object_probe_error_m"),
     )
-    drift = [[name, *(f"{100 * replay[key][h]:.1f} cm" for h in horizons)] for name, key in rows]
+    drift = [
+        [name, *(f"{100 * replay[key][h]:.1f} cm" for h in horizons)] for name, key in rows if key in replay
+    ]
     return (
         "<h2>How far ahead does it see?</h2><p>Only pixels that move are scored: a still background makes any model "
         "look good. A <em>still picture</em> repeats the first frame through the tokenizer; the <em>ceiling</em> is "

@@ -120,11 +120,10 @@ def forward_kinematics(spec: EnvSpec) -> ForwardKinematics | None:
     """The robot's own kinematics where this installation has a model of it, else None."""
     try:
         from robosim.physics.kinematics import InverseKinematics
-        from robosim.physics.robots import get_robot
-        from robosim.physics.scene import build_scene
+        from robosim.physics.robots import robot_of
 
-        robot = get_robot(spec.robot.name)
+        robot = robot_of(spec.robot)
     except (ConfigError, UnsupportedError, ImportError):
         return None
-    kinematics = InverseKinematics(build_scene(robot))
+    kinematics = InverseKinematics(robot)
     return lambda joints: np.stack([kinematics.tool(row[: robot.num_arm_joints]) for row in joints])

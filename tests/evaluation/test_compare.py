@@ -31,7 +31,7 @@ def store(env_spec, tmp_path):
     columns = {
         "state": steps * [[0.01, 0, 0]],
         "action": steps * [[0.01, 0, 0]] + [[0.01, 0, 0]],
-        "environment_state": steps * np.full((1, 9), 0.01),
+        "environment_state": steps * np.array([0.01] * 6 + [0.02] * 3),
     }
     return SimpleNamespace(
         path=tmp_path / "clips",
