@@ -36,6 +36,16 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def content_name(path: Path) -> str:
+    """A file that a configuration names, by its name and content: what decides a result, wherever the file lies.
+
+    Its YAML of the same name counts too. (Files that it includes don't.)
+    """
+    beside = path.with_suffix(".yaml")
+    digests = [file_hash(file) for file in (path, beside) if file.is_file()]
+    return f"{path.name} {json_hash(digests)[:16]}"
+
+
 def prepare_folder(path: Path) -> Path:
     """Make `path` a writable folder, or raise `OutputError` saying what stands in the way."""
     try:

@@ -37,14 +37,17 @@ COMMANDS = (
     Command(
         name="collect",
         summary="MuJoCo episodes of a robot arm as a LeRobotDataset",
-        purpose="""Scripted experts and failure-rich exploration act in MuJoCo; every episode is rendered and
-            written with its commands, joints and outcomes, split into train and val. The frames are then decoded
-            once into a clip store, which training reads.""",
+        purpose="""Scripted experts and failure-rich exploration act in MuJoCo, on all cores or on a Ray cluster; every
+            episode is rendered and written with its commands, joints and outcomes, split into train and val. The
+            frames are then decoded once into a clip store, which training reads. Finished episodes survive
+            whatever interrupts it.""",
         reads="nothing",
         makes="dataset/ (LeRobotDataset v3 with meta/robosim.json) and clips/ in the run folder",
         examples=(
             "robosim collect",
             "robosim collect task=soft_push robot=panda episodes=50 seed=1 out=runs/push",
+            "robosim collect task=suite data=suite variation=mild variation.size=[0.8,1.2]",
+            "robosim collect tasks=[reach,soft_push] mix.noisy=0.2 launcher=ray",
         ),
         next="robosim train stage=tokenizer out=<the same run folder>",
         run="robosim.pipeline:stage_command",
@@ -110,6 +113,50 @@ COMMANDS = (
         next="uv run rerun <run>/rollouts.rrd",
         run="robosim.pipeline:stage_command",
     ),
+    Command(
+        name="replay",
+        summary="a dataset's recorded commands once more, in MuJoCo",
+        purpose="""Steps MuJoCo with the commands of recorded episodes and measures how far its joints and the recorded
+            ones part. Episodes that robosim collected start with their things in place and must come out the same;
+            of any other recording the arm alone is known.""",
+        reads="a LeRobotDataset with joint positions at 10 Hz",
+        makes="replay.json and replay.rrd in the folder out",
+        examples=(
+            "robosim replay dataset=runs/both-nano-s0/dataset",
+            "robosim replay dataset=my_recordings robot=so101 episodes=10 out=runs/trust",
+        ),
+        next="uv run rerun <out>/replay.rrd",
+        run="robosim.viewer.replay:replay_command",
+    ),
+    Command(
+        name="bench experts",
+        summary="how often the scripted expert of every task and arm succeeds",
+        purpose="""Plays the expert of every task on every arm from starts that no collection draws, without
+            pictures, and prints success rates with their 95 % Wilson intervals as JSON; a table goes to stderr.""",
+        reads="nothing",
+        makes="nothing but what it prints, unless out= names a file",
+        examples=(
+            "robosim bench experts",
+            "robosim bench experts task=reach robot=panda episodes=20 variation=mild out=experts.json",
+        ),
+        next="robosim collect task=suite, with experts that can be trusted",
+        run="robosim.bench.experts:bench_experts",
+    ),
+    Command(
+        name="bench physics",
+        summary="how fast every task and arm is simulated and rendered",
+        purpose="""Times physics, renderer and both together on one core and on all, compilation left out, and
+            prints the figures with machine and versions as JSON; a table goes to stderr. sheet= draws every task
+            and arm at five moments of an expert's episode.""",
+        reads="nothing",
+        makes="nothing but what it prints, unless out= and sheet= name files",
+        examples=(
+            "robosim bench physics",
+            "robosim bench physics task=soft_push robot=panda out=physics.json sheet=sheet.png",
+        ),
+        next="look at the sheet",
+        run="robosim.bench.physics:bench_physics",
+    ),
 )
 
 
@@ -122,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"robosim {version('robosim')}")
         return 0
-    name, overrides = arguments[0], arguments[1:]
+    name, overrides = split_name(arguments)
     try:
         command = find_command(name)
         if any(argument in ("-h", "--help") for argument in overrides):
@@ -142,6 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"robosim {name}: the disk is full{where}; free some space and run it again", file=sys.stderr)
         return OutputError.exit_code
     return 0
+
+
+def split_name(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """A command's name, of one word or two (`bench experts`), and the overrides behind it."""
+    first = {command.name.split()[0] for command in COMMANDS if " " in command.name}
+    words = 2 if arguments[0] in first and len(arguments) > 1 and not arguments[1].startswith("-") else 1
+    return " ".join(arguments[:words]), arguments[words:]
 
 
 def find_command(name: str) -> Command:

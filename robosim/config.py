@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,11 @@ from robosim.errors import ConfigError, UnsupportedError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+
+FILE_CHOICES = {"robot": ".xml", "task_file": ".py"}
+"""Keys that may name a file of the user's, with its ending: of the group of that name where there is one, its value
+being a name otherwise."""
 
 
 @dataclass
@@ -71,16 +77,20 @@ def compose_tree(command: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_root()), version_base="1.3", job_name="robosim"):
-            _check_choices(parsed)
             groups = dict(group_defaults(command))
+            _check_choices(parsed, groups)
+            files = {o.key_or_group: path for o in parsed if (path := _file_choice(o))}
+            parsed = [o for o in parsed if o.key_or_group not in files]
             chosen = [o.input_line or "" for o in parsed if o.key_or_group in groups]
-            _check_keys(parsed, command, OmegaConf.to_container(hydra_compose(command, overrides=chosen)))
+            _check_keys(
+                parsed, command, OmegaConf.to_container(hydra_compose(config_name(command), overrides=chosen))
+            )
             # The demo has keys with the names of groups, which it hands on; Hydra would look for the groups.
             handed_on = [o for o in parsed if o.key_or_group not in groups and choices(o.key_or_group)]
             rest = [o.input_line or "" for o in parsed if o not in handed_on]
-            tree = OmegaConf.to_container(hydra_compose(command, overrides=rest), resolve=True)
+            tree = OmegaConf.to_container(hydra_compose(config_name(command), overrides=rest), resolve=True)
             values = {o.key_or_group: o.value() for o in handed_on}
-            return typing.cast(dict[str, Any], tree) | values
+            return typing.cast(dict[str, Any], tree) | values | files
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_first_line(error)) from error
     finally:
@@ -163,12 +173,35 @@ def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def _check_choices(parsed: Iterable[Override]) -> None:
-    """Every override of a group names one of its files."""
+def _check_choices(parsed: Iterable[Override], groups: Mapping[str, str]) -> None:
+    """Every override of a group names one of its files, or a file of the user's where that will do."""
     for override in parsed:
-        valid = choices(override.key_or_group)
-        if valid and str(override.value()) not in valid:
-            raise ConfigError(unknown(override.key_or_group, str(override.value()), valid))
+        key, value = override.key_or_group, override.value()
+        valid = choices(key)
+        if (
+            not valid
+            or str(value) in valid
+            or _file_choice(override)
+            or (value is None and key not in groups)
+        ):
+            continue
+        ending = FILE_CHOICES.get(key)
+        hint = f", or the path of a file ({ending})" if ending else ""
+        raise ConfigError(unknown(key, str(value), valid) + hint)
+
+
+def _file_choice(override: Override) -> str | None:
+    """The absolute path when an override names a file in place of a group's choice: `robot=arms/mine.xml`.
+
+    Raises `ConfigError` when there is no such file.
+    """
+    ending, value = FILE_CHOICES.get(override.key_or_group), override.value()
+    if ending is None or not isinstance(value, str) or not value.endswith(ending):
+        return None
+    path = Path(value).expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"{override.key_or_group}={value}: there is no file {path}")
+    return str(path)
 
 
 def _check_keys(parsed: Iterable[Override], command: str, tree: Any) -> None:
@@ -193,6 +226,11 @@ def _names(level: Any) -> list[str]:
     return [str(name) for name in level] if isinstance(level, Mapping) else []
 
 
+def config_name(command: str) -> str:
+    """The YAML file of a command, without its ending: `bench experts` has `bench_experts`."""
+    return command.replace(" ", "_")
+
+
 def choices(group: str) -> list[str]:
     """The files of a configuration group: the values that `group=` takes. Empty if there is no such group."""
     return sorted(path.stem for path in (config_root() / group).glob("*.yaml"))
@@ -202,7 +240,7 @@ def group_defaults(command: str) -> list[tuple[str, str]]:
     """The groups in a command's defaults list, each with its default choice."""
     import yaml
 
-    path = config_root() / f"{command}.yaml"
+    path = config_root() / f"{config_name(command)}.yaml"
     entries = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
     return [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
 
@@ -242,6 +280,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def override_text(key: str, value: Any) -> str:
+    """`key=value` as Hydra reads it back, whatever characters a string has."""
+    plain = not isinstance(value, str) or re.fullmatch(r"[\w./-]+", value)
+    return f"{key}={value}" if plain else f"{key}='{value.replace("'", "\\'")}'"
+
+
 def _convert_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in args:
         return None
@@ -267,7 +311,10 @@ def _convert_sequence(origin: Any, args: tuple[Any, ...], value: Any, where: str
 
 
 def _wrong_type(hint: Any, value: Any, where: str) -> ConfigError:
-    wanted = getattr(hint, "__name__", str(hint))
+    members = typing.get_args(hint) if typing.get_origin(hint) is Union else (hint,)
+    wanted = " or ".join(
+        m.__name__ if isinstance(m, type) and not typing.get_args(m) else str(m) for m in members
+    )
     return ConfigError(f"{where} needs a value of type {wanted}, got {value!r} ({type(value).__name__})")
 
 

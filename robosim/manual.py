@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robosim.config import choices, config_root, group_defaults
+from robosim.config import choices, config_name, config_root, group_defaults
 
 EXIT_CODES = (
     (0, "done"),
@@ -97,9 +97,10 @@ def page(command: Command) -> str:
 def command_keys(command: str) -> list[Key]:
     """Every override of a command: its groups first, then all keys with their defaults."""
     root = config_root()
-    text = (root / f"{command}.yaml").read_text()
+    path = root / f"{config_name(command)}.yaml"
+    text = path.read_text()
     keys = []
-    values = file_keys(root / f"{command}.yaml")
+    values = file_keys(path)
     for group, default in group_defaults(command):
         comment = re.search(rf"^ *- {group}: *{default} *# *(.*)$", text, re.MULTILINE)
         keys.append(Key(group, default, comment[1] if comment else "", tuple(choices(group))))

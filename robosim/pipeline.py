@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, stage_figures, stage_seconds
-from robosim.config import RunOptions, build, compose, compose_tree, resolve_device, unknown
+from robosim.config import RunOptions, build, compose, compose_tree, override_text, resolve_device, unknown
 from robosim.errors import ConfigError
 from robosim.progress import progress
 from robosim.stage_runner import Request, Stage, clock, flatten, load, run_stage, say, shown_path
@@ -142,7 +142,7 @@ def demo(command: str, overrides: Sequence[str]) -> None:
     # Keys and folder first: a schema's module may take seconds to import, these mistakes are told at once.
     trees = {}
     for stage in STAGES:
-        shared = [f"{key}={getattr(config, key)}" for key in stage.shared]
+        shared = [override_text(key, getattr(config, key)) for key in stage.shared]
         with named_errors(stage):
             trees[stage] = compose_tree(
                 stage.command, [*stage.fixed, *shared, *common, *by_stage[stage.name]]
@@ -241,8 +241,8 @@ def run_folder(options: RunOptions, chosen: Mapping[str, str]) -> Path:
     return Path(options.out or Path("runs") / name).expanduser().resolve()
 
 
-def collect_clips(config: Any, run: Path) -> dict[str, Any]:
-    """Collect a dataset, then decode it once into the clip store."""
+def collect_clips(config: Any, run: Path, resume: bool = True) -> dict[str, Any]:
+    """Collect a dataset, then decode it once into the clip store. `resume=False` records every episode again."""
     from robosim_datasets.clip_store import build_clip_store
 
     from robosim.physics.collect import collect
@@ -252,7 +252,7 @@ def collect_clips(config: Any, run: Path) -> dict[str, Any]:
     if kept.exists():
         figures = read_json(kept)
     else:
-        figures = collect(config, run / "dataset")
+        figures = collect(config, run / "dataset", resume)
         atomic_write_json(kept, figures)
     build_clip_store(run / "dataset", run / "clips")
     return figures

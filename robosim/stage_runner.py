@@ -19,6 +19,7 @@ from typing import Any
 from robosim.checkpoint import (
     MANIFEST,
     atomic_write_json,
+    content_name,
     finish_stage,
     json_hash,
     prepare_folder,
@@ -27,13 +28,13 @@ from robosim.checkpoint import (
     stage_hash,
     write_error,
 )
-from robosim.config import to_dict
+from robosim.config import FILE_CHOICES, to_dict
 from robosim.errors import CheckpointError, OutputError
 
 ATTEMPTS = ".attempts"
 """Folder of a run that notes which request an unfinished stage was begun with."""
 
-UNHASHED = ("out", "device", "resume", "workers")
+UNHASHED = ("out", "device", "resume", "workers", "launcher", "ray_address")
 """Keys that change where or how a stage runs, but not what is asked of it."""
 
 
@@ -43,8 +44,8 @@ class Stage:
 
     `command` names the YAML file, `section` the part of it that is this stage's configuration (None: all of it),
     `fixed` the overrides that pick this stage, and `shared` the demo's keys that are handed on. `schema` and
-    `function` are `module:name`; the function is called with those of config, run, seed and device that it takes,
-    and returns figures. `folders` lie below the run folder and the first holds the manifest; `outputs` are glob
+    `function` are `module:name`; the function is called with those of config, run, seed, device and resume that it
+    takes, and returns figures. `folders` lie below the run folder and the first holds the manifest; `outputs` are glob
     patterns below the run folder whose hashes the manifest keeps; `inputs` are the stages that are read.
     """
 
@@ -82,14 +83,24 @@ class Request:
 
     def record(self) -> dict[str, Any]:
         """What decides the result: neither the device nor the place."""
-        return {key: value for key, value in to_dict(self.config).items() if key not in UNHASHED} | {
-            "seed": self.seed
+        asked = {key: value for key, value in to_dict(self.config).items() if key not in UNHASHED}
+        files = {
+            key: content_name(Path(asked[key]))
+            for key, ending in FILE_CHOICES.items()
+            if str(asked.get(key)).endswith(ending)
         }
+        return asked | files | {"seed": self.seed}
 
     def call(self) -> dict[str, Any]:
         """Make the result; returns its figures."""
         function: Callable[..., dict[str, Any]] = load(self.stage.function)
-        given = {"config": self.config, "run": self.run, "seed": self.seed, "device": self.device}
+        given = {
+            "config": self.config,
+            "run": self.run,
+            "seed": self.seed,
+            "device": self.device,
+            "resume": self.resume,
+        }
         taken = inspect.signature(function).parameters
         return function(**{name: value for name, value in given.items() if name in taken})
 

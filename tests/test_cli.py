@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from robosim import cli
-from robosim.cli import COMMANDS, main
+from robosim.cli import COMMANDS, main, split_name
 from robosim.config import compose_tree, group_defaults, leaf_keys
 from robosim.errors import (
     CheckpointError,
@@ -67,7 +67,7 @@ def test_every_key_is_explained_with_its_default(command):
     tree = compose_tree(command.name)
     assert set(keys) == {*leaf_keys(tree), *dict(group_defaults(command.name))}
     assert [name for name, key in keys.items() if not key.meaning] == []
-    assert keys["seed"].default == "0"
+    assert keys["seed"].default == ("10000" if command.name.startswith("bench ") else "0")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
@@ -75,8 +75,8 @@ def test_the_examples_use_keys_that_exist(command):
     from robosim.pipeline import BY_NAME, split_overrides
 
     for example in command.examples:
-        program, name, *overrides = example.split()
-        assert (program, name) == ("robosim", command.name)
+        name, overrides = split_name(example.split()[1:])
+        assert example.startswith("robosim ") and name == command.name
         own, by_stage = split_overrides(overrides) if name == "demo" else (overrides, {})
         compose_tree(name, own)
         for stage, forwarded in by_stage.items():
@@ -98,6 +98,17 @@ def test_a_misspelt_command_names_the_nearest_and_all(capsys):
     assert "did you mean 'collect'" in shown
     assert all(name in shown for name in NAMES)
     assert len(shown.splitlines()) == 1
+
+
+def test_a_command_of_two_words_is_found(capsys):
+    assert split_name(["bench", "experts", "seed=1"]) == ("bench experts", ["seed=1"])
+    assert split_name(["collect", "seed=1"]) == ("collect", ["seed=1"])
+    assert main(["bench", "expert"]) == 2
+    assert "did you mean 'bench experts'" in capsys.readouterr().err
+    assert main(["bench"]) == 2
+    assert "bench physics" in capsys.readouterr().err
+    assert main(["bench", "physics", "--help"]) == 0
+    assert "sheet=null" in capsys.readouterr().out
 
 
 def test_a_misspelt_key_is_one_line_and_makes_nothing(capsys, tmp_path: Path, monkeypatch):
@@ -169,6 +180,6 @@ def test_a_signal_ends_with_a_hint_and_130(number):
 def test_a_page_of_documentation_exists_for_every_command(repository: Path):
     readme = (repository / "README.md").read_text()
     for name in NAMES:
-        text = (repository / "docs" / "commands" / f"{name}.md").read_text()
-        assert f"robosim {name}" in text
-        assert f"docs/commands/{name}.md" in readme
+        file = f"docs/commands/{name.split()[0]}.md"
+        assert f"robosim {name}" in (repository / file).read_text()
+        assert file in readme

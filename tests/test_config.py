@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +17,17 @@ from robosim.config import (
     config_root,
     group_defaults,
     leaf_keys,
+    override_text,
     resolve_device,
     to_dict,
     unknown,
 )
 from robosim.errors import ConfigError
+from robosim.physics.robots import ROBOTS
+from robosim.physics.tasks import TASKS
+from robosim.physics.variation import Variation
 from robosim.pipeline import STAGES, DemoConfig, run_keys
-from robosim.stage_runner import load
+from robosim.stage_runner import Request, load
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,9 @@ def test_a_wrong_override_is_one_clear_sentence(override: str, named: list[str])
 
 
 def test_a_wrong_choice_of_a_group_names_the_choices():
-    with pytest.raises(ConfigError, match=r"unknown task 'reech'; did you mean 'reach'\? valid: both, reach"):
+    with pytest.raises(
+        ConfigError, match=r"unknown task 'reech'; did you mean 'reach'\? valid: both, .*suite"
+    ):
         compose_tree("pretrain", ["task=reech"])
 
 
@@ -165,3 +171,85 @@ def test_every_choice_of_every_group_composes():
 def test_run_options_are_in_every_command_file():
     for path in config_root().glob("*.yaml"):
         assert {each.name for each in fields(RunOptions)} <= set(compose_tree(path.stem)), path.name
+
+
+@pytest.fixture
+def arm(tmp_path: Path, monkeypatch) -> Path:
+    """An arm's file below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "my arms" / "mine (2).xml"
+    path.parent.mkdir()
+    path.write_text("<mujoco/>")
+    return path
+
+
+@pytest.mark.parametrize("command", ["collect", "demo", "replay", "bench experts", "bench physics"])
+def test_an_arm_may_be_a_file_below_the_current_folder(arm: Path, command: str):
+    assert compose_tree(command, ["robot='my arms/mine (2).xml'"])["robot"] == str(arm)
+    with pytest.raises(ConfigError, match=r"there is no file .*none\.xml"):
+        compose_tree(command, ["robot=none.xml"])
+    with pytest.raises(ConfigError, match=r"unknown robot 'pandas'; did you mean 'panda'.*\.xml"):
+        compose_tree(command, ["robot=pandas"])
+
+
+def test_the_demo_hands_a_file_on(arm: Path):
+    handed = override_text("robot", compose("demo", DemoConfig, ["robot='my arms/mine (2).xml'"]).robot)
+    assert compose_tree("collect", [handed])["robot"] == str(arm)
+    assert override_text("seed", 3) == "seed=3" and override_text("task", "reach") == "task=reach"
+
+
+@dataclass(frozen=True)
+class Armed:
+    robot: str
+
+
+def test_what_a_file_holds_counts_and_not_where_it_lies(arm: Path):
+    def record(path: Path) -> dict[str, Any]:
+        return Request(STAGES[0], path.parent, Armed(str(path)), 0, "cpu", True).record()
+
+    before = record(arm)
+    moved = arm.rename(arm.parent.parent / arm.name)
+    assert record(moved) == before
+    moved.with_suffix(".yaml").write_text("joints: [a]")
+    assert record(moved) != before
+    assert Request(STAGES[0], arm.parent, Armed("panda"), 0, "cpu", True).record()["robot"] == "panda"
+
+
+def variation_of(*overrides: str) -> Variation:
+    return build(Variation, compose_tree("collect", overrides)["variation"], "variation")
+
+
+def test_variation_is_chosen_as_a_group_and_set_by_factor():
+    assert variation_of() == variation_of("variation=none") == Variation()
+    mild = variation_of("variation=mild")
+    assert mild.size == (0.9, 1.1)
+    assert variation_of("variation=mild", "variation.size=0.9") == replace(mild, size=0.9)
+    assert variation_of("variation.size=[0.8,1.2]") == Variation(size=(0.8, 1.2))
+    wild = variation_of("variation=wild")
+    for name in (each.name for each in fields(Variation)):
+        (low, high), (lowest, highest) = getattr(mild, name), getattr(wild, name)
+        assert lowest <= low < high <= highest, name
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("variation=milt", "did you mean 'mild'"),
+        ("variation.sise=1", "did you mean 'variation.size'"),
+        ("variation.size=[1,2,3]", r"variation.size needs a value of type float or tuple\[float, float\]"),
+        ("variation.size=[1.2,0.8]", r"variation.size=\[1.2,0.8\] needs low ≤ high"),
+        ("variation.mass=0", "above 0"),
+    ],
+)
+def test_a_wrong_factor_is_named(override: str, named: str):
+    with pytest.raises(ConfigError, match=named):
+        variation_of(override)
+
+
+def test_every_task_and_arm_has_a_file_and_the_suite_is_all_tasks():
+    each = {name: compose_tree("collect", [f"task={name}"])["tasks"] for name in choices("task")}
+    single = {name for name in each if name not in ("both", "suite")}
+    assert all(each[name] == [name] for name in single)
+    assert set(each["suite"]) == single and set(each["both"]) <= single
+    assert set(TASKS) <= single
+    assert set(ROBOTS) <= set(choices("robot"))

@@ -26,15 +26,15 @@ FLOORS = {
     "robosim.training": 4,
     "robosim.evaluation": 5,
     "robosim.viewer": 5,
-    "robosim.bench": 5,
-    "robosim.cli": 6,
-    "robosim.manual": 6,
-    "robosim.pipeline": 6,
-    "robosim.stage_runner": 6,
+    "robosim.bench": 6,
+    "robosim.cli": 7,
+    "robosim.manual": 7,
+    "robosim.pipeline": 7,
+    "robosim.stage_runner": 7,
 }
-"""Floor of every room. A room imports rooms of lower floors, and itself; floors 0 and 6 are one room each."""
+"""Floor of every room. A room imports rooms of lower floors, and itself; floors 0 and 7 are one room each."""
 
-ONE_ROOM = (0, 6)
+ONE_ROOM = (0, 7)
 PLUGIN = "lerobot_policy_robosim"
 
 

@@ -1,4 +1,5 @@
-"""rollouts.rrd: both simulators side by side in the rerun viewer, with what differs and how the task goes.
+"""A rerun recording of two versions of the same episodes side by side, with what differs and how the task goes: both
+simulators (rollouts.rrd), or a recorded dataset and physics.
 
 One recording holds several episodes, one after another on both timelines: it can be played through like a film.
 The document beside the cameras says which episode is on.
@@ -30,18 +31,18 @@ APPLICATION = "robosim"
 PAUSE = 5
 """Empty frames between two episodes: the curves break, the last pictures stay for a moment."""
 
-PHYSICS_COLOUR, LEARNED_COLOUR, PSNR_COLOUR = (31, 95, 174), (211, 88, 42), (47, 143, 107)
+REFERENCE_COLOUR, OTHER_COLOUR, PSNR_COLOUR = (31, 95, 174), (211, 88, 42), (47, 143, 107)
 
 JOINT_COLOURS = (
     (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40),
     (148, 103, 189), (140, 86, 75), (227, 119, 194), (127, 127, 127),
 )  # fmt: skip
-"""One a joint, the same in both simulators; the learned simulator's lines are thinner."""
+"""One a joint, the same on both sides; the lines of the other side are thinner."""
 
 PSNR_LIMIT = 40.0
 """Frames that are equal have an infinite PSNR; the curve stops here."""
 
-ABOUT = """# robosim
+SIMULATORS = """# robosim
 
 **Physics** is MuJoCo, or for a replay the held-out recording. **Learned** is the simulator that was learned from
 video. **Difference** is |learned − physics|, twice as strong.
@@ -57,19 +58,32 @@ compares the two pictures of a moment, in dB.
 
 @dataclass(frozen=True)
 class Shown:
-    """One episode as the recording shows it. T frames; both simulators are padded to the same T."""
+    """One episode as a recording shows it, in two versions padded to the same T frames: the reference (physics, or
+    what was recorded) and the one that is held against it."""
 
     title: str
     note: str
-    physics: np.ndarray  # uint8 [T,H,W,3]
-    learned: np.ndarray  # uint8 [T,H,W,3]
-    distance_physics: np.ndarray  # float [T], metres
-    distance_learned: np.ndarray  # float [T], metres
-    joints_physics: np.ndarray  # float [T,J]
-    joints_learned: np.ndarray  # float [T,J]
+    reference: np.ndarray  # uint8 [T,H,W,3]
+    other: np.ndarray  # uint8 [T,H,W,3]
+    distance_reference: np.ndarray  # float [T], metres
+    distance_other: np.ndarray  # float [T], metres
+    joints_reference: np.ndarray  # float [T,J]
+    joints_other: np.ndarray  # float [T,J]
 
     def __len__(self) -> int:
-        return len(self.physics)
+        return len(self.reference)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What the two versions are called, and how to read the recording (Markdown)."""
+
+    reference: str
+    other: str
+    about: str
+
+
+LEARNED_AGAINST_PHYSICS = Sides("physics", "learned", SIMULATORS)
 
 
 def write_recording(run: Path, episodes: int = 2) -> Path:
@@ -83,17 +97,19 @@ def write_recording(run: Path, episodes: int = 2) -> Path:
     return record(run / "rollouts.rrd", run.name, spec, shown)
 
 
-def record(path: Path, name: str, spec: EnvSpec, episodes: Sequence[Shown]) -> Path:
+def record(
+    path: Path, name: str, spec: EnvSpec, episodes: Sequence[Shown], sides: Sides = LEARNED_AGAINST_PHYSICS
+) -> Path:
     """Write `episodes` as one rerun recording with a blueprint, atomically."""
     temporary = path.with_name(path.name + ".partial")
     try:
         stream = rr.RecordingStream(APPLICATION, recording_id=name)
-        stream.save(temporary, default_blueprint=blueprint(spec))
+        stream.save(temporary, default_blueprint=blueprint(spec, sides))
         stream.send_recording_name(name)
-        _describe(stream, spec)
+        _describe(stream, spec, sides)
         start = 0
         for episode in episodes:
-            _send(stream, spec, episode, start)
+            _send(stream, spec, sides, episode, start)
             start += len(episode) + PAUSE
         stream.flush()
         stream.disconnect()
@@ -104,12 +120,16 @@ def record(path: Path, name: str, spec: EnvSpec, episodes: Sequence[Shown]) -> P
     return path
 
 
-def blueprint(spec: EnvSpec) -> rrb.Blueprint:
+def blueprint(spec: EnvSpec, sides: Sides = LEARNED_AGAINST_PHYSICS) -> rrb.Blueprint:
     """Cameras and difference side by side, the curves below them."""
     camera = spec.cameras[0]
     pictures = [
         rrb.Spatial2DView(origin=f"/{name}/camera/{camera}", name=title)
-        for name, title in (("physics", "physics"), ("learned", "learned"), ("difference", "difference × 2"))
+        for name, title in (
+            (sides.reference, sides.reference),
+            (sides.other, sides.other),
+            ("difference", "difference × 2"),
+        )
     ]
     words = rrb.Tabs(
         rrb.TextDocumentView(origin="/episode", name="now"),
@@ -119,7 +139,9 @@ def blueprint(spec: EnvSpec) -> rrb.Blueprint:
         rrb.TimeSeriesView(origin="/metrics/task_distance", name="task distance, m"),
         rrb.TimeSeriesView(origin="/metrics/psnr", name="PSNR, dB"),
         rrb.TimeSeriesView(
-            origin="/joints", name="joints, rad (thin: learned)", plot_legend=rrb.PlotLegend(visible=False)
+            origin="/joints",
+            name=f"joints, rad (thin: {sides.other})",
+            plot_legend=rrb.PlotLegend(visible=False),
         ),
     ]
     return rrb.Blueprint(
@@ -138,9 +160,9 @@ def blueprint(spec: EnvSpec) -> rrb.Blueprint:
     )
 
 
-def psnr_by_frame(learned: np.ndarray, physics: np.ndarray) -> np.ndarray:
+def psnr_by_frame(other: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """PSNR in dB of each frame of uint8 [T,H,W,3] over all its pixels, at most `PSNR_LIMIT`; float [T]."""
-    error = (learned.astype(np.float64) - physics.astype(np.float64)) / 255
+    error = (other.astype(np.float64) - reference.astype(np.float64)) / 255
     squared = np.square(error).mean(axis=(1, 2, 3))
     return np.minimum(-10 * np.log10(np.maximum(squared, 1e-12)), PSNR_LIMIT)
 
@@ -189,45 +211,45 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path} is damaged ({error}); run robosim compare again") from error
 
 
-def _describe(stream: rr.RecordingStream, spec: EnvSpec) -> None:
+def _describe(stream: rr.RecordingStream, spec: EnvSpec, sides: Sides) -> None:
     """What doesn't change over time: the texts, the pictures' format, the curves' colours and names."""
-    stream.log("about", rr.TextDocument(ABOUT, media_type="text/markdown"), static=True)
+    stream.log("about", rr.TextDocument(sides.about, media_type="text/markdown"), static=True)
     picture = rr.components.ImageFormat(
         width=spec.size, height=spec.size, color_model="RGB", channel_datatype="U8"
     )
-    for simulator in ("physics", "learned", "difference"):
-        entity = f"{simulator}/camera/{spec.cameras[0]}"
+    for side in (sides.reference, sides.other, "difference"):
+        entity = f"{side}/camera/{spec.cameras[0]}"
         stream.log(entity, rr.Image.from_fields(format=picture), static=True)
-    for simulator, colour in (("physics", PHYSICS_COLOUR), ("learned", LEARNED_COLOUR)):
-        line = rr.SeriesLines(colors=[colour], names=[simulator], widths=[2.0])
-        stream.log(f"metrics/task_distance/{simulator}", line, static=True)
+    for side, colour in ((sides.reference, REFERENCE_COLOUR), (sides.other, OTHER_COLOUR)):
+        line = rr.SeriesLines(colors=[colour], names=[side], widths=[2.0])
+        stream.log(f"metrics/task_distance/{side}", line, static=True)
         for index, joint in enumerate(spec.robot.joint_names):
             colour = JOINT_COLOURS[index % len(JOINT_COLOURS)]
-            width = 2.0 if simulator == "physics" else 1.0
-            line = rr.SeriesLines(colors=[colour], names=[f"{joint} {simulator}"], widths=[width])
-            stream.log(f"joints/{simulator}/{joint}", line, static=True)
+            width = 2.0 if side == sides.reference else 1.0
+            line = rr.SeriesLines(colors=[colour], names=[f"{joint} {side}"], widths=[width])
+            stream.log(f"joints/{side}/{joint}", line, static=True)
     line = rr.SeriesLines(colors=[PSNR_COLOUR], names=["PSNR"], widths=[2.0])
     stream.log("metrics/psnr", line, static=True)
 
 
-def _send(stream: rr.RecordingStream, spec: EnvSpec, episode: Shown, start: int) -> None:
+def _send(stream: rr.RecordingStream, spec: EnvSpec, sides: Sides, episode: Shown, start: int) -> None:
     """One episode from frame `start` on."""
     frames = np.arange(start, start + len(episode))
     times = [rr.TimeColumn("frame", sequence=frames), rr.TimeColumn("sim_time", duration=frames / spec.fps)]
-    apart = np.abs(episode.learned.astype(np.int16) - episode.physics.astype(np.int16))
+    apart = np.abs(episode.other.astype(np.int16) - episode.reference.astype(np.int16))
     difference = np.minimum(2 * apart, 255).astype(np.uint8)
-    videos = {"physics": episode.physics, "learned": episode.learned, "difference": difference}
-    for simulator, video in videos.items():
-        entity = f"{simulator}/camera/{spec.cameras[0]}"
+    videos = {sides.reference: episode.reference, sides.other: episode.other, "difference": difference}
+    for side, video in videos.items():
+        entity = f"{side}/camera/{spec.cameras[0]}"
         stream.send_columns(entity, times, rr.Image.columns(buffer=video.reshape(len(video), -1)))
     curves = {
-        "metrics/task_distance/physics": episode.distance_physics,
-        "metrics/task_distance/learned": episode.distance_learned,
-        "metrics/psnr": psnr_by_frame(episode.learned, episode.physics),
+        f"metrics/task_distance/{sides.reference}": episode.distance_reference,
+        f"metrics/task_distance/{sides.other}": episode.distance_other,
+        "metrics/psnr": psnr_by_frame(episode.other, episode.reference),
     }
     for index, joint in enumerate(spec.robot.joint_names):
-        curves[f"joints/physics/{joint}"] = episode.joints_physics[:, index]
-        curves[f"joints/learned/{joint}"] = episode.joints_learned[:, index]
+        curves[f"joints/{sides.reference}/{joint}"] = episode.joints_reference[:, index]
+        curves[f"joints/{sides.other}/{joint}"] = episode.joints_other[:, index]
     for entity, values in curves.items():
         stream.send_columns(entity, times, rr.Scalars.columns(scalars=values.astype(np.float64)))
     _go_to(stream, spec, start)

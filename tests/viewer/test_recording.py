@@ -66,25 +66,25 @@ def frames_of(index):
 
 
 def test_the_pictures_come_back_exactly(rows):
-    for simulator in ("physics", "learned"):
-        frames, buffers = series(rows, f"/{simulator}/camera/front", "Image:buffer")
+    for name, side in (("physics", "reference"), ("learned", "other")):
+        frames, buffers = series(rows, f"/{name}/camera/front", "Image:buffer")
         assert frames == frames_of(0) + frames_of(1)
-        wanted = np.concatenate([getattr(shown, simulator) for shown in EPISODES])
+        wanted = np.concatenate([getattr(shown, side) for shown in EPISODES])
         stored = np.stack([np.frombuffer(bytes(b), np.uint8).reshape(SIZE, SIZE, 3) for b in buffers])
         np.testing.assert_array_equal(stored, wanted)
     _, buffers = series(rows, "/difference/camera/front", "Image:buffer")
     first = np.frombuffer(bytes(buffers[0]), np.uint8).reshape(SIZE, SIZE, 3).astype(int)
-    apart = np.abs(EPISODES[0].physics[0].astype(int) - EPISODES[0].learned[0].astype(int))
+    apart = np.abs(EPISODES[0].reference[0].astype(int) - EPISODES[0].other[0].astype(int))
     np.testing.assert_array_equal(first, np.minimum(2 * apart, 255))
 
 
 def test_the_curves_come_back(rows):
     frames, values = series(rows, "/metrics/task_distance/learned", "Scalars:scalars")
     assert frames == frames_of(0) + frames_of(1)
-    np.testing.assert_allclose(values, np.concatenate([shown.distance_learned for shown in EPISODES]))
+    np.testing.assert_allclose(values, np.concatenate([shown.distance_other for shown in EPISODES]))
     _, values = series(rows, "/metrics/psnr", "Scalars:scalars")
-    np.testing.assert_allclose(values[:7], psnr_by_frame(EPISODES[0].learned, EPISODES[0].physics))
-    for name, joints in (("physics", "joints_physics"), ("learned", "joints_learned")):
+    np.testing.assert_allclose(values[:7], psnr_by_frame(EPISODES[0].other, EPISODES[0].reference))
+    for name, joints in (("physics", "joints_reference"), ("learned", "joints_other")):
         _, values = series(rows, f"/joints/{name}/gripper", "Scalars:scalars")
         np.testing.assert_allclose(values[7:], getattr(EPISODES[1], joints)[:, 1])
 

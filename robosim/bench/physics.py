@@ -1,0 +1,164 @@
+"""`robosim bench physics`: how fast every task × arm is simulated and rendered, and a sheet to look at them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robosim.bench.cells import Cell, cells, labels, processes
+from robosim.bench.output import document, publish
+from robosim.bench.sheet import contact_sheet, save_sheet
+from robosim.config import RunOptions, compose
+from robosim.errors import ConfigError, RobosimError
+from robosim.physics.recording import Recorder
+from robosim.progress import progress
+from robosim.spec import CONTROL_HZ
+
+SIZES = (64, 128)
+"""Pixels along each side of a frame."""
+
+COLUMNS = (
+    "task",
+    "robot",
+    "control_steps_per_second",
+    "render_ms_64",
+    "render_ms_128",
+    "frames_per_second_core",
+    "frames_per_second_all",
+)
+
+CLOCKS = (
+    "one-core figures are CPU time of one process (time.process_time), those of all cores wall time between barriers; "
+    "compiling scenes and kernels, and a process's first picture, are left out of both"
+)
+
+WAIT = 600.0
+"""Seconds after which a process that hasn't reached the barrier is given up."""
+
+
+@dataclass
+class PhysicsConfig(RunOptions):
+    """`task`, `robot`: None for all that exist; `episodes` of the expert are measured a cell (and a core)."""
+
+    seed: int = 10_000
+    task: str | None = None
+    robot: str | None = None
+    task_file: str | None = None
+    episodes: int = 3
+    workers: int = 0
+    sheet: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ConfigError(f"episodes={self.episodes} needs to be at least 1")
+
+
+def bench_physics(command: str, overrides: Sequence[str]) -> None:
+    """The command."""
+    config = compose(command, PhysicsConfig, overrides)
+    able, unable = cells(config.task, config.robot, config.task_file)
+    workers = processes(config.workers)
+    rows, strips = [], []
+    with progress("one core", total=len(able), unit="cell") as bar:
+        for cell in able:
+            row, pictures = measure_cell(cell, config.seed, config.episodes)
+            rows.append(cell.label | row)
+            strips.append((" · ".join(cell.label.values()), pictures))
+            bar.advance()
+    rates = measure_together(able, config.seed, config.episodes, workers)
+    rows = [row | {"frames_per_second_all": rate} for row, rate in zip(rows, rates, strict=True)]
+    result = document(
+        "physics",
+        ["robosim", command, *overrides],
+        seed=config.seed,
+        control_hz=CONTROL_HZ,
+        processes=workers,
+        clocks=CLOCKS,
+        results=rows,
+        unsupported=labels(unable),
+    )
+    if config.sheet:
+        save_sheet(contact_sheet(strips), Path(config.sheet).expanduser().resolve())
+    publish(
+        result, config.out, f"physics at {CONTROL_HZ} Hz, {workers} processes for the last column", COLUMNS
+    )
+
+
+def measure_cell(cell: Cell, seed: int, episodes: int) -> tuple[dict[str, Any], np.ndarray]:
+    """The figures of one core, and five pictures [5,128,128,3] of the first episode."""
+    recorder = Recorder(cell.robot, size=None)
+    setting = recorder.setting(cell.task, seed)
+    seeds = range(seed, seed + episodes)
+    recorder.simulate(setting, "expert", seed)
+    started = time.process_time()
+    tracks = [recorder.simulate(setting, "expert", each) for each in seeds]
+    physics = time.process_time() - started
+    frames = sum(len(track.state) for track in tracks)
+    row: dict[str, Any] = {"frames": frames, "control_steps_per_second": round(frames / physics, 1)}
+    seconds = {}
+    pictures = np.empty(0)
+    for size in SIZES:
+        renderer = Recorder(cell.robot, size).setting(cell.task, seed).renderer
+        assert renderer is not None
+        renderer.render(tracks[0].visible[:1])
+        started = time.process_time()
+        for track in tracks:
+            renderer.render(track.visible)
+        seconds[size] = time.process_time() - started
+        row[f"render_ms_{size}"] = round(1000 * seconds[size] / frames, 3)
+        moments = np.linspace(0, len(tracks[0].visible) - 1, 5).round().astype(int)
+        pictures = renderer.render(tracks[0].visible[moments])["front"]
+    row["frames_per_second_core"] = round(frames / (physics + seconds[SIZES[0]]), 1)
+    return row, pictures
+
+
+def measure_together(able: Sequence[Cell], seed: int, episodes: int, workers: int) -> list[float]:
+    """Frames a second of `workers` processes that record at 64 px at the same time, for each cell."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(workers)
+    pipes, children = [], []
+    for number in range(workers):
+        receiver, sender = context.Pipe(duplex=False)
+        seeds = range(seed + number * episodes, seed + (number + 1) * episodes)
+        child = context.Process(target=_record_cells, args=(able, seeds, barrier, sender), daemon=True)
+        child.start()
+        sender.close()
+        pipes.append(receiver)
+        children.append(child)
+    try:
+        with progress(f"{workers} processes", total=len(able), unit="cell") as bar:
+            return [_one_rate(pipes, bar.advance) for _ in able]
+    finally:
+        for child in children:
+            child.terminate()
+            child.join()
+
+
+def _one_rate(pipes: Sequence[Connection], advance: Callable[[], None]) -> float:
+    try:
+        rates = [pipe.recv() for pipe in pipes]
+    except EOFError as error:
+        raise RobosimError("a process of the benchmark ended early; its error stands above") from error
+    advance()
+    return round(sum(rates), 1)
+
+
+def _record_cells(able: Sequence[Cell], seeds: Sequence[int], barrier: Barrier, sender: Connection) -> None:
+    """In a process of its own: record the expert in every cell, at the same time as the others; send frames/s."""
+    for cell in able:
+        cell.load()
+        recorder = Recorder(cell.robot, SIZES[0])
+        recorder.record(cell.task, "expert", seeds[0])
+        barrier.wait(WAIT)
+        started = time.perf_counter()
+        frames = sum(recorder.record(cell.task, "expert", seed).length for seed in seeds)
+        sender.send(frames / (time.perf_counter() - started))
+        barrier.wait(WAIT)  # nobody prepares the next cell while others still measure
