@@ -18,7 +18,10 @@ DAMPING = 0.02
 LEAST_MOTION = 0.01
 """Metres (or radians) a radian: a direction of motion that yields less counts as left over."""
 
-POSTURE_GAIN = 0.5
+POSTURE_GAIN = 0.8
+CONVERGED = 1e-4
+"""Radians below which a step is the last one: a tenth of a millimetre at the tool."""
+
 LARGEST_STEP = 0.5
 """Radians that one iteration may move a joint."""
 
@@ -39,7 +42,7 @@ class InverseKinematics:
         self._held = self._data.site_xmat[scene.tool_site].reshape(3, 3).copy()
 
     def solve(
-        self, position: np.ndarray, yaw: float = 0.0, start: np.ndarray | None = None, iterations: int = 8
+        self, position: np.ndarray, yaw: float = 0.0, start: np.ndarray | None = None, iterations: int = 4
     ) -> np.ndarray:
         """Joints [A] (rad) that bring the tool to `position` [3] (metres, world), turned by `yaw` (rad) about the
         vertical from how the rest posture holds it.
@@ -55,7 +58,7 @@ class InverseKinematics:
         for _ in range(iterations):
             step = self._step(joints, position, held)
             joints = np.clip(joints + step, self._lower, self._upper)
-            if np.abs(step).max() < 1e-5:
+            if np.abs(step).max() < CONVERGED:
                 break
         return joints
 
