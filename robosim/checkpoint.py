@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,11 +40,31 @@ def file_hash(path: Path) -> str:
 def content_name(path: Path) -> str:
     """A file that a configuration names, by its name and content: what decides a result, wherever the file lies.
 
-    Its YAML of the same name counts too. (Files that it includes don't.)
+    Its YAML of the same name counts too, and so do the files that an XML names (`file="…"`: includes and meshes).
     """
-    beside = path.with_suffix(".yaml")
-    digests = [file_hash(file) for file in (path, beside) if file.is_file()]
+    digests = [
+        file_hash(file) for file in (path.with_suffix(".yaml"), *_with_named_files(path)) if file.is_file()
+    ]
     return f"{path.name} {json_hash(digests)[:16]}"
+
+
+def _with_named_files(path: Path) -> list[Path]:
+    """`path` and what it names, files within files included, each once."""
+    found: list[Path] = []
+    waiting, folders = [path], {path.parent}
+    while waiting:
+        file = waiting.pop(0)
+        if file in found or not file.is_file():
+            continue
+        found.append(file)
+        if file.suffix == ".xml":
+            text = file.read_text(errors="replace")
+            folders |= {
+                path.parent / name for name in re.findall(r'(?:asset|mesh|texture)dir="([^"]+)"', text)
+            }
+            names = re.findall(r'\bfile="([^"]+)"', text)
+            waiting += [folder / name for name in names for folder in sorted(folders)]
+    return found
 
 
 def prepare_folder(path: Path) -> Path:

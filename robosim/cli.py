@@ -119,11 +119,11 @@ COMMANDS = (
         purpose="""Steps MuJoCo with the commands of recorded episodes and measures how far its joints and the recorded
             ones part. Episodes that robosim collected start with their things in place and must come out the same;
             of any other recording the arm alone is known.""",
-        reads="a LeRobotDataset with joint positions at 10 Hz",
+        reads="a robosim dataset with joint positions at 10 Hz",
         makes="replay.json and replay.rrd in the folder out",
         examples=(
             "robosim replay dataset=runs/both-nano-s0/dataset",
-            "robosim replay dataset=my_recordings robot=so101 episodes=10 out=runs/trust",
+            "robosim replay dataset=runs/push/dataset robot=panda episodes=10 out=runs/trust",
         ),
         next="uv run rerun <out>/replay.rrd",
         run="robosim.viewer.replay:replay_command",
@@ -131,7 +131,7 @@ COMMANDS = (
     Command(
         name="bench experts",
         summary="how often the scripted expert of every task and arm succeeds",
-        purpose="""Plays the expert of every task on every arm from starts that no collection draws, without
+        purpose="""Plays the expert of every task on every arm from starts that no test has seen, without
             pictures, and prints success rates with their 95 % Wilson intervals as JSON; a table goes to stderr.""",
         reads="nothing",
         makes="nothing but what it prints, unless out= names a file",

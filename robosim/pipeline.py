@@ -24,7 +24,7 @@ STAGES = (
         name="collect",
         title="MuJoCo episodes, as video with commands",
         command="collect",
-        schema="robosim.physics.collect:CollectConfig",
+        schema="robosim.physics.collection.collect:CollectConfig",
         function="robosim.pipeline:collect_clips",
         inputs=(),
         folders=("dataset", "clips"),
@@ -245,7 +245,7 @@ def collect_clips(config: Any, run: Path, resume: bool = True) -> dict[str, Any]
     """Collect a dataset, then decode it once into the clip store. `resume=False` records every episode again."""
     from robosim_datasets.clip_store import build_clip_store
 
-    from robosim.physics.collect import collect
+    from robosim.physics.collection.collect import collect
 
     # Written after the dataset is complete: an attempt that was interrupted while decoding doesn't collect again.
     kept = run / "dataset" / "collect.json"

@@ -37,6 +37,8 @@ class RobotSpec:
     upper: tuple[float, ...]
     model: str = ""
     """Path of the MJCF file of an arm of one's own; empty for those that robosim knows by name."""
+    content: str = ""
+    """Hash of that file and those that it names."""
 
     def __post_init__(self) -> None:
         sizes = {len(self.joint_names), len(self.joint_units), len(self.lower), len(self.upper)}

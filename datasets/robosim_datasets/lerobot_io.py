@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "open_dataset",
     "read_episode",
     "read_episode_table",
+    "read_provenance",
     "read_spec",
 ]
 
@@ -46,6 +47,8 @@ class VideoDataset:
     """LeRobot's rows: file numbers, frame ranges, seconds within the video files."""
     files: dict[str, dict[str, Any]]
     """Size and SHA-256 by path, as they were written."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """What made the dataset: source, renderer, configuration."""
 
     def data_path(self, index: int) -> Path:
         place = self.places[index]
@@ -78,7 +81,9 @@ def open_dataset(root: Path, size: int | None = None, fps: int | None = None) ->
                 f"{path} is truncated or was changed ({path.stat().st_size} bytes, written "
                 f"{record['bytes']}); {AGAIN}"
             )
-    dataset = VideoDataset(root, spec, document["episodes"], _read_places(root), document["files"])
+    dataset = VideoDataset(
+        root, spec, document["episodes"], _read_places(root), document["files"], read_provenance(root)
+    )
     _check_counts(dataset, info)
     _check_rate_and_size(dataset, info, size, fps)
     return dataset
@@ -87,6 +92,11 @@ def open_dataset(root: Path, size: int | None = None, fps: int | None = None) ->
 def read_spec(root: Path) -> EnvSpec:
     """The contract that the dataset's episodes were made under."""
     return EnvSpec.from_json(_read_document(Path(root))["spec"])
+
+
+def read_provenance(root: Path) -> dict[str, Any]:
+    """What made the dataset: source, renderer, configuration; empty where it doesn't say."""
+    return _read_document(Path(root)).get("provenance", {})
 
 
 def read_episode_table(root: Path) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ class KnockOver(Task):
             yield from script.go(lambda: beside(-0.09, 0.10), speed, within=near)
             yield from script.go(through, speed, within=near)
 
-        return Script(plan)
+        return Script(plan, self.u)
 
 
 register_task(KnockOver)

@@ -9,7 +9,7 @@ Both are vector environments already, so that LeRobot's own batching by process 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +64,22 @@ class RobosimEnv(EnvConfig):
 @EnvConfig.register_subclass("robosim_physics")
 @dataclass
 class RobosimPhysicsEnv(RobosimEnv):
-    """MuJoCo. `robot` and `size` (pixels) choose the scene; they must be the policy's."""
+    """MuJoCo. `robot` (a name, or the path of an MJCF file), `cameras` and `size` (pixels) must be the policy's.
+
+    `task_file`: a Python file that registers tasks of one's own.
+    """
 
     robot: str = "panda"
+    cameras: list[str] = field(default_factory=lambda: ["front"])
     size: int = 64
+    task_file: str = ""
 
     def load_spec(self) -> EnvSpec:
-        from robosim.physics.tasks import make_spec
+        from robosim.physics.tasks import load_task_file, make_spec
 
-        return make_spec(self.robot, size=self.size)
+        if self.task_file:
+            load_task_file(self.task_file)
+        return make_spec(self.robot, size=self.size, cameras=self.cameras)
 
     def make_vector_env(self, num_envs: int) -> VectorEnv:
         from robosim.physics.env import PhysicsEnv

@@ -39,7 +39,7 @@ COLUMNS = (
 class ExpertsConfig(RunOptions):
     """`task`, `robot`: None for all that exist. `seed` is the first episode's: far from those of collections."""
 
-    seed: int = 10_000
+    seed: int = 50_000
     task: str | None = None
     robot: str | None = None
     task_file: str | None = None

@@ -19,7 +19,7 @@ from robosim.bench.output import document, publish
 from robosim.bench.sheet import contact_sheet, save_sheet
 from robosim.config import RunOptions, compose
 from robosim.errors import ConfigError, RobosimError
-from robosim.physics.recording import Recorder
+from robosim.physics.recording import Recorder, Track
 from robosim.progress import progress
 from robosim.spec import CONTROL_HZ
 
@@ -42,6 +42,9 @@ CLOCKS = (
     "times and the fastest counts, since other users of the machine can only slow it down"
 )
 
+RETREAT = 12
+"""Control periods after success that the sheet's episode goes on for: the hand leaves, and what it did can be seen."""
+
 WAIT = 600.0
 """Seconds after which a process that hasn't reached the barrier is given up."""
 
@@ -50,7 +53,7 @@ WAIT = 600.0
 class PhysicsConfig(RunOptions):
     """`task`, `robot`: None for all that exist; `episodes` of the expert are measured a cell (and a core)."""
 
-    seed: int = 10_000
+    seed: int = 50_000
     task: str | None = None
     robot: str | None = None
     task_file: str | None = None
@@ -115,10 +118,16 @@ def measure_cell(cell: Cell, seed: int, episodes: int, repeats: int = 1) -> tupl
         visible = np.concatenate([track.visible for track in tracks])
         seconds[size] = fastest(functools.partial(renderer.render, visible), repeats)
         row[f"render_ms_{size}"] = round(1000 * seconds[size] / frames, 3)
-        moments = np.linspace(0, len(tracks[0].visible) - 1, 5).round().astype(int)
-        pictures = renderer.render(tracks[0].visible[moments])["front"]
+        pictures = renderer.render(moments(recorder.simulate(setting, "expert", seed, after=RETREAT)))[
+            "front"
+        ]
     row["frames_per_second_core"] = round(frames / (physics + seconds[SIZES[0]]), 1)
     return row, pictures
+
+
+def moments(track: Track) -> np.ndarray:
+    """Start, quarter, half, three quarters and end [5,P] of an episode."""
+    return track.visible[np.linspace(0, len(track.visible) - 1, 5).round().astype(int)]
 
 
 def fastest(work: Callable[[], Any], repeats: int) -> float:
@@ -159,7 +168,10 @@ def measure_together(
 def _best_rate(pipes: Sequence[Connection], repeats: int, advance: Callable[[], None]) -> float:
     """Frames/s of all processes together in their fastest repeat of a cell."""
     try:
-        rates = [sum(pipe.recv() for pipe in pipes) for _ in range(repeats)]
+        rates = []
+        for _ in range(repeats):
+            frames, seconds = zip(*(pipe.recv() for pipe in pipes), strict=True)
+            rates.append(sum(frames) / max(seconds))
     except EOFError as error:
         raise RobosimError("a process of the benchmark ended early; its error stands above") from error
     advance()
@@ -178,5 +190,5 @@ def _record_cells(
             barrier.wait(WAIT)
             started = time.perf_counter()
             frames = sum(recorder.record(cell.task, "expert", seed).length for seed in seeds)
-            sender.send(frames / (time.perf_counter() - started))
+            sender.send((frames, time.perf_counter() - started))
         barrier.wait(WAIT)  # nobody prepares the next cell while others still measure

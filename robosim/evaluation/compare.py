@@ -20,7 +20,7 @@ from robosim_datasets.clip_store import ClipStore
 from robosim.checkpoint import atomic_write_json, prepare_folder
 from robosim.errors import DatasetError
 from robosim.evaluation.agreement import agreement_figures, finite, task_figures
-from robosim.evaluation.jobs import ReplayJob, Replays, RolloutJob, Rollouts, Simulators
+from robosim.evaluation.jobs import ReplayJob, Replays, RolloutJob, Rollouts, Simulators, dataset_renderer
 from robosim.evaluation.policies import command_range
 from robosim.evaluation.processes import run_jobs
 from robosim.evaluation.replay import (
@@ -52,6 +52,8 @@ class CompareConfig:
     """Episodes a task whose frames are written to disk."""
     task_file: str | None = None
     """A Python file that registers tasks of one's own."""
+    robot: str | None = None
+    """Where the MJCF file of the dataset's arm lies now, if it was moved."""
     workers: int = 0
     """Processes; 0 takes one for each core, but never more than there are jobs."""
     seed: int = 0
@@ -74,9 +76,13 @@ def compare(config: CompareConfig, run: Path, device: str = "cpu") -> dict[str, 
     total = sum(3 * len(j.seeds) if isinstance(j, RolloutJob) else 2 * len(j.clips) for j in jobs)
     with progress("compare", total=total, unit="episode") as bar:
         results = run_jobs(
-            functools.partial(Simulators, run, device, threads, config.task_file), jobs, workers, bar
+            functools.partial(Simulators, run, device, threads, config.task_file, config.robot),
+            jobs,
+            workers,
+            bar,
         )
-    figures: dict[str, Any] = {"tasks": {}}
+    # Starts vary as seeds do; looks and physics are those of the dataset without variation.
+    figures: dict[str, Any] = {"tasks": {}, "renderer": dataset_renderer(run), "variation": "none"}
     replays: list[tuple[RecordedClips, Replays]] = []
     verdicts: list[tuple[np.ndarray, np.ndarray]] = []
     for task in config.tasks:

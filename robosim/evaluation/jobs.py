@@ -10,11 +10,12 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from robosim_datasets.clip_store import ClipStore
+from robosim_datasets.lerobot_io import read_provenance
 
 from robosim.adapter import AdapterBundle, load_adapter
 from robosim.evaluation.policies import CommandRange, LeRobotPolicy, RandomPolicy
@@ -68,12 +69,18 @@ class Simulators:
     """What one process holds open: the learned simulator, the policies, the physics environments."""
 
     def __init__(
-        self, run: Path, device: str, threads: int | None = None, task_file: str | None = None
+        self,
+        run: Path,
+        device: str,
+        threads: int | None = None,
+        task_file: str | None = None,
+        robot: str | None = None,
     ) -> None:
-        """`threads` of torch, where several processes share the cores. `task_file` registers tasks of one's own."""
+        """`threads` of torch, where several processes share the cores. `task_file` registers tasks of one's own;
+        `robot`: where the MJCF file of the dataset's arm lies now, if it was moved."""
         if threads:
             torch.set_num_threads(threads)
-        self.run, self.device, self._task_file = run, device, task_file
+        self.run, self.device, self._task_file, self._robot = run, device, task_file, robot
         self.spec: EnvSpec = ClipStore(run / "clips").spec
         self.world = WorldModel.load(run, device)
         self.bundle: AdapterBundle = load_adapter(run / "adapter")
@@ -86,7 +93,14 @@ class Simulators:
 
         if self._task_file:
             load_task_file(self._task_file)
-        return PhysicsEnv(self.spec, task=task, num_envs=num_envs, render_pixels=pixels)
+        return PhysicsEnv(
+            self.spec,
+            task=task,
+            num_envs=num_envs,
+            robot=self._robot,
+            render_pixels=pixels,
+            renderer=dataset_renderer(self.run),
+        )
 
     def _policy(self, task: str) -> LeRobotPolicy:
         return LeRobotPolicy(self.run / "policy" / task / "pretrained_model", self.device)
@@ -149,3 +163,11 @@ class Simulators:
 
     def do(self, job: RolloutJob | ReplayJob, on_finish: Callable[[int], None]) -> Rollouts | Replays:
         return self.roll_out(job, on_finish) if isinstance(job, RolloutJob) else self.replay(job, on_finish)
+
+
+def dataset_renderer(run: Path) -> Literal["warp", "opengl"]:
+    """What drew the frames of the run's dataset: policies are compared on pictures like those they learned from."""
+    from robosim.physics.rendering.renderer import recorded_kind
+
+    dataset = run / "dataset"
+    return recorded_kind(read_provenance(dataset)) if dataset.is_dir() else "warp"

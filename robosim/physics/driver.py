@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robosim.physics.arms.robots import Robot
 from robosim.physics.kinematics import InverseKinematics
-from robosim.physics.robots import Robot
 
 TURN = 0.3
 """Radians that the tool turns in a control period, at most."""

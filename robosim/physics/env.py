@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from robosim.errors import UnsupportedError
+from robosim.physics.arms.robots import robot_of
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.recording import draw_start
-from robosim.physics.renderer import LAYERS, Layer, Picture, Renderer, RendererKind
-from robosim.physics.robots import robot_of
+from robosim.physics.rendering.renderer import LAYERS, Layer, Picture, Renderer, RendererKind
 from robosim.physics.setting import Setting, Settings
 from robosim.physics.simulation import Simulation
 from robosim.physics.tasks import get_task, make_spec
@@ -39,19 +39,20 @@ class PhysicsEnv(ArmVectorEnv):
         spec: EnvSpec | None = None,
         task: str = "reach",
         num_envs: int = 1,
-        robot: str = "panda",
+        robot: str | None = None,
         seed: int | None = None,
         render_pixels: bool = True,
         variation: Variation | None = None,
         renderer: RendererKind = "warp",
     ) -> None:
-        """`spec` defaults to every task of `robot` at 64 px. Raises `ConfigError` for an unknown name and
+        """`spec` defaults to every task of `robot` (default: panda) at 64 px; with a spec, `robot` is where the MJCF
+        file of its arm lies now, if it was moved. Raises `ConfigError` for an unknown name and
         `UnsupportedError` for a spec that this scene can't honour."""
         get_task(task)  # an unknown name is told with all that exist, not only with those of the spec
-        spec = spec or make_spec(robot)
+        spec = spec or make_spec(robot or "panda")
         _check_supported(spec)
         super().__init__(spec, task, num_envs, seed)
-        arm = robot_of(spec.robot)
+        arm = robot_of(spec.robot, robot)
         self._kinematics = InverseKinematics(arm)
         self._variation = variation or Variation()
         self._made = Settings(arm, spec.size if render_pixels else None, spec.cameras, renderer)
@@ -60,7 +61,11 @@ class PhysicsEnv(ArmVectorEnv):
 
     def get_state(self, row: int) -> dict[str, Any]:
         """The row's physics, exactly: `reset(options={"state": [state, …]})` continues from it bit for bit."""
-        return {"physics": self._rows[row].get_state(), "factors": self._settings[row].task.factors.to_json()}
+        return {
+            "physics": self._rows[row].get_state(),
+            "factors": self._settings[row].task.factors.to_json(),
+            "scene": (self.env_spec.robot.name, self.task),
+        }
 
     def measures(self, row: int) -> dict[str, float]:
         """The task's further figures of how things stand (see `Task.measures`)."""
@@ -92,12 +97,18 @@ class PhysicsEnv(ArmVectorEnv):
         for row, seed in zip(rows, seeds, strict=True):
             state = states[row]
             if state is not None:
-                self._arrange(row, Factors(**state.get("factors", {})))
+                self._check_scene(state["scene"])
+                self._arrange(row, Factors.from_json(state["factors"]))
                 self._rows[row].set_state(state["physics"])
             else:
                 self._arrange(row, self._variation.sample(seed))
                 setting = self._settings[row]
                 self._rows[row].reset(draw_start(setting.task, setting.scene, self._kinematics, seed))
+
+    def _check_scene(self, scene: tuple[str, str]) -> None:
+        own = (self.env_spec.robot.name, self.task)
+        if tuple(scene) != own:
+            raise ValueError(f"a state of {' and '.join(scene)} doesn't fit {' and '.join(own)}")
 
     def _arrange(self, row: int, factors: Factors) -> None:
         """Give the row the scene of these factors, unless it has it."""

@@ -11,6 +11,9 @@ from robosim.physics.driver import Hand, Move
 from robosim.physics.simulation import Reading
 from robosim.physics.tasks.base import Task
 
+ANYWHERE = (-0.14, -0.22), (0.14, 0.22)
+"""Lower and upper corner, (forward, left) from the workspace's centre, of where it goes."""
+
 SPEEDS = (0.012, 0.042)
 """Units of the workspace a control period, as all lengths here."""
 
@@ -115,8 +118,7 @@ class Exploration:
             self._go(elsewhere, low, opening=opened, stay=CLOSING)
 
     def _anywhere(self) -> np.ndarray:
-        lower, upper = np.array(self._task.reach)
-        return self._space.at(*self._rng.uniform(lower - 0.02, upper + 0.02))[:2]
+        return self._space.at(*self._rng.uniform(*ANYWHERE))[:2]
 
     def _go(
         self,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from robosim.physics.arms.robots import Robot
 from robosim.physics.engine import mujoco
-from robosim.physics.robots import Robot
 from robosim.physics.scene import Props, build_scene, rotation_about_z
 
 DAMPING = 0.02

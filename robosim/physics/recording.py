@@ -9,11 +9,11 @@ import numpy as np
 from robosim_datasets.episode import Episode
 
 from robosim.errors import ConfigError
+from robosim.physics.arms.robots import get_robot
 from robosim.physics.driver import Move, ToolDriver
 from robosim.physics.exploration import Exploration, Stopped
 from robosim.physics.kinematics import InverseKinematics
-from robosim.physics.renderer import RendererKind
-from robosim.physics.robots import get_robot
+from robosim.physics.rendering.renderer import RendererKind
 from robosim.physics.scene import Layout, Scene
 from robosim.physics.setting import Setting, Settings
 from robosim.physics.simulation import Reading
@@ -93,8 +93,10 @@ class Recorder:
             measures=track.measures,
         )
 
-    def simulate(self, setting: Setting, behaviour: Behaviour, seed: int) -> Track:
-        """Play one episode: an expert until shortly after success, the others until the horizon."""
+    def simulate(
+        self, setting: Setting, behaviour: Behaviour, seed: int, after: int = FRAMES_AFTER_SUCCESS
+    ) -> Track:
+        """Play one episode: an expert until `after` frames after success, the others until the horizon."""
         task, simulation = setting.task, setting.simulation()
         layout = draw_start(task, setting.scene, self.kinematics, seed)
         simulation.reset(layout)
@@ -119,7 +121,7 @@ class Recorder:
             command = driver.towards(_shifted(policy(reading, driver.hand), task.u * (error + drift)))
             rows.append(_Row(reading, simulation.visible, command, distance, succeeded))
             afterwards += succeeded
-            if behaviour == "expert" and afterwards > FRAMES_AFTER_SUCCESS:
+            if behaviour == "expert" and afterwards > after:
                 break
         return _track(task, rows, simulation.warnings)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from robosim.physics.arm_model import load_arm, servo_of
+from robosim.physics.arms.arm_model import load_arm, servo_of
+from robosim.physics.arms.robots import Robot, Workspace
 from robosim.physics.engine import mujoco
-from robosim.physics.robots import Robot
 from robosim.physics.variation import NO_VARIATION, Factors
 
 ARM_PREFIX = "arm/"
@@ -104,6 +104,11 @@ class Layout:
         body = self.scene.bodies[name]
         self.qpos[body.qpos] = points - body.rest
 
+    def points(self, name: str) -> np.ndarray:
+        """Where the control points [K,3] (metres, world) of the soft thing `name` are put."""
+        body = self.scene.bodies[name]
+        return body.rest + self.qpos[body.qpos]
+
     def mark(self, name: str, at: np.ndarray, yaw: float = 0.0) -> None:
         """Put the marker `name` at (x, y) of `at`, and at its height too if `at` has three numbers."""
         row = self.mocap[self.scene.markers[name]]
@@ -126,6 +131,8 @@ def build_scene(robot: Robot, props: Props, factors: Factors = NO_VARIATION) -> 
     if props.sticky:
         _add_grasps(spec, robot, props.sticky)
     model = spec.compile()
+    if factors.camera:
+        _move_cameras(model, robot.workspace, factors)
     arm_joints = [model.joint(ARM_PREFIX + name) for name in robot.spec.joint_names[: robot.num_arm_joints]]
     fingers = [model.joint(ARM_PREFIX + name) for name in robot.gripper.joints] if robot.gripper else []
     tool_site = model.site(ARM_PREFIX + robot.tool_site).id
@@ -153,8 +160,7 @@ def scene_mjcf(robot: Robot, props: Props, factors: Factors = NO_VARIATION) -> s
     wood = 0.52 + np.array([-0.02, 0.02]) * (1.0 + factors.texture)
     tint = 0.06 * factors.texture
     dark, bright = (" ".join(f"{v:.3f}" for v in (w, w - tint / 3, w - tint)) for w in wood)
-    shift = factors.camera * np.array([np.cos(factors.camera_azimuth), np.sin(factors.camera_azimuth), 0.5])
-    front = space.at(*(np.array([0.48, 0.0, 0.76]) + shift))
+    front = space.at(0.48, 0.0, 0.76)
     lamp = 0.55 * factors.light
     cameras = "".join(f'<camera name="{name}" {attributes}/>' for name, attributes in robot.cameras)
     if "front" not in robot.own_cameras:
@@ -190,6 +196,23 @@ def scene_mjcf(robot: Robot, props: Props, factors: Factors = NO_VARIATION) -> s
   </worldbody>
   {props.top}
 </mujoco>"""
+
+
+def _move_cameras(model: Any, space: Workspace, factors: Factors) -> None:
+    """Shift every camera that stands still, and turn it to the spot on the table that it looked at."""
+    way = np.array([np.cos(factors.camera_azimuth), np.sin(factors.camera_azimuth), 0.5])
+    for camera in np.flatnonzero(model.cam_bodyid == 0):
+        rotation = np.empty(9)
+        mujoco.mju_quat2Mat(rotation, model.cam_quat[camera])
+        _, up, back = rotation.reshape(3, 3).T
+        place = model.cam_pos[camera].copy()
+        spot = place - back * (place[2] / back[2] if back[2] > 0.1 else space.scale)
+        place += space.scale * factors.camera * way
+        back = (place - spot) / np.linalg.norm(place - spot)
+        right = np.cross(up, back)
+        right /= np.linalg.norm(right)
+        model.cam_pos[camera] = place
+        mujoco.mju_mat2Quat(model.cam_quat[camera], np.stack([right, np.cross(back, right), back], 1).ravel())
 
 
 def _actuators(model: Any, robot: Robot) -> np.ndarray:

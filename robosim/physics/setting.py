@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robosim.physics.renderer import Renderer, RendererKind
-from robosim.physics.robots import Robot
+from robosim.physics.arms.robots import Robot
+from robosim.physics.rendering.renderer import Renderer, RendererKind
 from robosim.physics.scene import Scene, build_scene
 from robosim.physics.simulation import Simulation
 from robosim.physics.tasks import get_task
@@ -36,10 +36,10 @@ class Settings:
         self._kept: dict[str, Setting] = {}
 
     def get(self, task: str, factors: Factors) -> Setting:
-        """The setting of a task. Raises `ConfigError` for an unknown name."""
+        """The setting of a task. Raises `ConfigError` for an unknown name or a task that the arm can't do."""
         kept = self._kept.get(task)
         if kept is None or kept.task.factors != factors:
-            made = get_task(task)(self._robot, factors)
+            made = get_task(task, self._robot)(self._robot, factors)
             scene = build_scene(self._robot, made.props(), factors)
             kept = self._kept[task] = Setting(made, scene, self._make_renderer(scene))
         return kept

@@ -8,6 +8,8 @@ import gymnasium
 import numpy as np
 
 from robosim.physics.env import Info, Observation, PhysicsEnv
+from robosim.physics.rendering.renderer import RendererKind
+from robosim.physics.variation import Variation
 from robosim.spec import CONTROL_HZ, EnvSpec
 
 
@@ -20,11 +22,13 @@ class SinglePhysicsEnv(gymnasium.Env):
         self,
         env_spec: EnvSpec | None = None,
         task: str = "reach",
-        robot: str = "panda",
+        robot: str | None = None,
         render_mode: str | None = "rgb_array",
+        variation: Variation | None = None,
+        renderer: RendererKind = "warp",
     ) -> None:
         self.render_mode = render_mode
-        self._rows = PhysicsEnv(env_spec, task=task, robot=robot)
+        self._rows = PhysicsEnv(env_spec, task=task, robot=robot, variation=variation, renderer=renderer)
         self.observation_space = self._rows.single_observation_space
         self.action_space = self._rows.single_action_space
         self.task, self.task_description = self._rows.task, self._rows.task_description

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from robosim.errors import ConfigError
+from robosim.errors import ConfigError, DatasetError
 
 Range = float | tuple[float, float]
 """One value pins a factor, two are the bounds it is drawn from."""
@@ -24,7 +24,8 @@ class Factors:
     light: float = 1.0
     """Brightness of the lamp, and with it the depth of the shadows."""
     camera: float = 0.0
-    """How far the fixed cameras stand from their place, in a direction of the seed's; units of the workspace."""
+    """How far the cameras that stand still are from their place, in a direction of the seed's; units of the workspace.
+    They look at the same spot of the table."""
     size: float = 1.0
     """Of the objects, as a multiple."""
     mass: float = 1.0
@@ -43,6 +44,15 @@ class Factors:
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, float]) -> Factors:
+        """What `to_json` gave. Raises `DatasetError` for a factor that this version doesn't know."""
+        if strangers := set(data) - {field.name for field in fields(cls)}:
+            raise DatasetError(
+                f"unknown factors {', '.join(sorted(strangers))}: a newer robosim recorded this episode; upgrade"
+            )
+        return cls(**data)
 
 
 NO_VARIATION = Factors()

@@ -64,7 +64,9 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
 
     spread = np.linspace(0, len(held_out) - 1, min(HELD_OUT_EPISODES, len(held_out))).astype(int)
     judged = labelled_episodes(store, [held_out[i] for i in spread])
-    figures = evaluate_adapter(bundle, judged, store.spec, forward_kinematics(store.spec), seed)
+    kinematics = forward_kinematics(store.spec)
+    figures = evaluate_adapter(bundle, judged, store.spec, kinematics, seed)
+    figures["tool_by"] = "regression on joints" if kinematics is None else "the arm's own kinematics"
     seen = np.concatenate(
         [decoded_frames(store, tokenizer, episode_rows(store, held_out[i]), device) for i in spread]
     )
@@ -119,8 +121,8 @@ def episode_rows(store: ClipStore, episode: int) -> np.ndarray:
 def forward_kinematics(spec: EnvSpec) -> ForwardKinematics | None:
     """The robot's own kinematics where this installation has a model of it, else None."""
     try:
+        from robosim.physics.arms.robots import robot_of
         from robosim.physics.kinematics import InverseKinematics
-        from robosim.physics.robots import robot_of
 
         robot = robot_of(spec.robot)
     except (ConfigError, UnsupportedError, ImportError):

@@ -18,14 +18,14 @@ from robosim_datasets.lerobot_io import VideoDataset, load_episode, open_dataset
 from robosim.checkpoint import atomic_write_json, prepare_folder
 from robosim.config import RunOptions, compose
 from robosim.errors import ConfigError, UnsupportedError
+from robosim.physics.arms.robots import get_robot, robot_of, same_arm
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.recording import draw_start
-from robosim.physics.renderer import Renderer
-from robosim.physics.robots import get_robot, robot_of
+from robosim.physics.rendering.renderer import Renderer, RendererKind, recorded_kind
 from robosim.physics.scene import Layout, Props, build_scene
 from robosim.physics.setting import Settings
 from robosim.physics.simulation import Simulation
-from robosim.physics.tasks import TASKS
+from robosim.physics.tasks import TASKS, load_task_file
 from robosim.physics.tasks.base import Task
 from robosim.physics.variation import Factors
 from robosim.progress import progress
@@ -50,6 +50,8 @@ class ReplayConfig(RunOptions):
     dataset: str = ""
     robot: str | None = None
     """An arm by name or MJCF file; None: the dataset's own."""
+    task_file: str | None = None
+    """A Python file that registers tasks of one's own."""
     episodes: int = 4
 
     def __post_init__(self) -> None:
@@ -57,12 +59,14 @@ class ReplayConfig(RunOptions):
             raise ConfigError("dataset is empty; name one: dataset=runs/NAME/dataset")
         if self.episodes < 1:
             raise ConfigError("episodes must be at least 1")
+        if self.task_file:
+            load_task_file(self.task_file)
 
 
 @dataclass(frozen=True)
 class EpisodeReplay:
     """How one episode came out. Errors are means over the frames after the first, of joints that turn (rad) and of
-    the tool's tip (metres); `same_start`: whether the things stood as they did."""
+    the tool's tip (metres); `same_start`: whether tool, thing and goal stood where they did."""
 
     episode: int
     task: str
@@ -101,7 +105,7 @@ def replay_dataset(
     """
     spec = _check(dataset.spec)
     chosen = np.random.default_rng(seed).permutation(len(dataset.episodes))[:count]
-    player = _Player(spec, robot)
+    player = _Player(spec, robot, recorded_kind(dataset.provenance))
     results, shown = [], []
     with progress("replay", total=len(chosen), unit="episode") as bar:
         for index in sorted(int(i) for i in chosen):
@@ -115,7 +119,7 @@ def replay_dataset(
 class _Player:
     """An arm in MuJoCo, ready to repeat episodes."""
 
-    def __init__(self, spec: EnvSpec, robot: str | None) -> None:
+    def __init__(self, spec: EnvSpec, robot: str | None, renderer: RendererKind) -> None:
         self._spec = spec
         self._robot = get_robot(robot) if robot else robot_of(spec.robot)
         if self._robot.spec.num_joints != spec.robot.num_joints:
@@ -125,9 +129,10 @@ class _Player:
                 f"{self._robot.spec.num_joints}; choose another robot="
             )
         self._kinematics = InverseKinematics(self._robot)
-        self._settings = Settings(self._robot, spec.size, spec.cameras)
+        self._renderer: RendererKind = renderer
+        self._settings = Settings(self._robot, spec.size, spec.cameras, renderer)
         # Another arm stands elsewhere and has another size: the things' places mean nothing to it.
-        self._own_arm = self._robot.spec == spec.robot
+        self._own_arm = same_arm(self._robot.spec, spec.robot)
 
     def replay(self, index: int, episode: Episode) -> tuple[EpisodeReplay, Shown]:
         task, simulation, renderer = self._start(episode)
@@ -178,10 +183,14 @@ class _Player:
         """(task or None, simulation at the episode's start, renderer)."""
         spec = self._spec
         if self._own_arm and episode.task in TASKS:
-            setting = self._settings.get(episode.task, Factors(**episode.factors))
+            setting = self._settings.get(episode.task, Factors.from_json(episode.factors))
             simulation = setting.simulation()
             simulation.reset(draw_start(setting.task, setting.scene, self._kinematics, episode.seed))
-            if np.allclose(simulation.read().agent_pos, episode.state[0], atol=1e-3):
+            reading = simulation.read()
+            places = np.concatenate([reading.tool, setting.task.object(reading), setting.task.goal(reading)])
+            if np.allclose(reading.agent_pos, episode.state[0], atol=1e-3) and np.allclose(
+                places, episode.environment_state[0], atol=1e-3
+            ):
                 assert setting.renderer is not None
                 return setting.task, simulation, setting.renderer
         scene = build_scene(self._robot, Props(worldbody=""))
@@ -189,7 +198,7 @@ class _Player:
         opening = float(episode.state[0, -1]) if self._robot.gripper else 0.0
         simulation = Simulation(scene)
         simulation.reset(Layout(scene, episode.state[0, :arm], opening))
-        return None, simulation, Renderer(scene, spec.size, spec.cameras)
+        return None, simulation, Renderer(scene, spec.size, spec.cameras, kind=self._renderer)
 
     def _succeeds(self, distance: np.ndarray, task: str) -> bool:
         rule = SuccessRule(self._spec.task(task).success_distance, 1)

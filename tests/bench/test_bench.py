@@ -15,7 +15,7 @@ from robosim.bench.experts import ExpertsConfig, Outcome, bench_experts, measure
 from robosim.bench.physics import bench_physics
 from robosim.bench.sheet import MOMENTS, contact_sheet
 from robosim.errors import ConfigError
-from robosim.physics.robots import ROBOTS
+from robosim.physics.arms.robots import ROBOTS
 from robosim.physics.tasks import TASKS
 from robosim.physics.tasks.reach import Reach
 
@@ -63,7 +63,7 @@ def test_experts_prints_json_and_writes_it(tmp_path: Path, capsys, monkeypatch):
     result = json.loads(shown.out)
     assert result == json.loads(Path("made/experts.json").read_text())
     assert result["command"].startswith("robosim bench experts task=reach")
-    assert result["seed"] == 10_000 and result["machine"]["mujoco"]
+    assert result["seed"] == 50_000 and result["machine"]["mujoco"]
     (row,) = result["results"]
     assert (row["task"], row["robot"], row["episodes"]) == ("reach", "panda", 3)
     assert row["successes"] == 3 and row["warnings"] == 0 and row["interval"][0] < 1 == row["interval"][1]

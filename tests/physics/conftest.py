@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from robosim.physics.arms.robots import PANDA
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.recording import Recorder
-from robosim.physics.robots import PANDA
 from robosim.physics.scene import Scene
 from robosim.physics.tasks.base import Task
 

@@ -17,11 +17,11 @@ import pytest
 from robosim_datasets.lerobot_io import read_episode, read_episode_table, read_spec
 
 from robosim.errors import ConfigError, RobosimError
-from robosim.physics import collect as module
-from robosim.physics.collect import CollectConfig, Mix, collect, plan_episodes
-from robosim.physics.shards import FOLDER, load_shard, pack, save_shard, shard_path
+from robosim.physics.collection import collect as module
+from robosim.physics.collection.collect import CollectConfig, Mix, collect, plan_episodes
+from robosim.physics.collection.shards import FOLDER, load_shard, pack, save_shard, shard_path
+from robosim.physics.collection.workers import RecorderSetup, record_on_processes
 from robosim.physics.variation import Variation
-from robosim.physics.workers import RecorderSetup, record_on_processes
 from robosim.pipeline import BY_NAME
 from robosim.stage_runner import Request
 
@@ -39,7 +39,7 @@ TINY = CollectConfig(
 CHILD = """
 import sys
 from pathlib import Path
-from robosim.physics.collect import CollectConfig, collect
+from robosim.physics.collection.collect import CollectConfig, collect
 from robosim.physics.variation import Variation
 if __name__ == "__main__":
     config = CollectConfig(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import gymnasium
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
+from robosim.checkpoint import content_name
 from robosim.errors import ConfigError
+from robosim.physics.arms.robots import get_robot, robot_of
 from robosim.physics.env import PhysicsEnv
 from robosim.physics.recording import Recorder
-from robosim.physics.robots import get_robot, robot_of
 from robosim.physics.scene import Props, build_scene
 from robosim.physics.tasks import make_spec
 from robosim.spec import EnvSpec
@@ -106,6 +108,30 @@ def test_a_dataset_finds_its_arm_again(monkeypatch, tmp_path: Path):
     spec = EnvSpec.from_json(make_spec(robot=str(DESK_ARM)).to_json())
     monkeypatch.chdir(tmp_path)
     assert robot_of(spec.robot) == get_robot(str(DESK_ARM))
+
+
+def test_moved_files_are_the_same_arm_and_changed_ones_another(tmp_path: Path):
+    spec = EnvSpec.from_json(make_spec(robot=str(DESK_ARM), size=16).to_json())
+    moved = shutil.copy(DESK_ARM, tmp_path / "elsewhere.xml")
+    shutil.copy(DESK_ARM.with_suffix(".yaml"), tmp_path / "elsewhere.yaml")
+    env = PhysicsEnv(spec, task="reach", robot=str(moved))
+    assert env.reset(seed=0)[0]["agent_pos"].shape == (1, 6)
+    text = (tmp_path / "elsewhere.yaml").read_text()
+    (tmp_path / "elsewhere.yaml").write_text(text.replace("1.75", "1.70"))
+    with pytest.raises(ConfigError, match=r"isn't the arm that the dataset was recorded with.*collect again"):
+        PhysicsEnv(spec, task="reach", robot=str(moved))
+
+
+def test_files_that_the_model_names_belong_to_it(tmp_path: Path):
+    arm, parts, mesh = tmp_path / "arm.xml", tmp_path / "parts.xml", tmp_path / "meshes" / "link.stl"
+    mesh.parent.mkdir()
+    arm.write_text('<mujoco><compiler meshdir="meshes"/><include file="parts.xml"/></mujoco>')
+    parts.write_text('<mujoco><asset><mesh name="a" file="link.stl"/></asset></mujoco>')
+    names = []
+    for file, text in ((mesh, "one"), (mesh, "two"), (parts, parts.read_text().replace("a", "b"))):
+        file.write_text(text)
+        names.append(content_name(arm))
+    assert len(set(names)) == 3
 
 
 def test_a_model_that_is_not_ours_reaches(pusher: str):

@@ -15,6 +15,8 @@ import robosim.physics
 from robosim.errors import ConfigError, UnsupportedError
 from robosim.physics import engine
 from robosim.physics.env import PhysicsEnv, make_spec
+from robosim.physics.recording import Recorder
+from robosim.physics.variation import Variation
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,36 @@ def test_a_state_starts_another_row_exactly_there(spec):
         left, right = env.step(command)[0], other.step(command[[0, 0]])[0]
         assert np.array_equal(env.get_state(0)["physics"], other.get_state(1)["physics"])
         assert np.array_equal(left["pixels"]["front"][0], right["pixels"]["front"][1])
+
+
+def test_varied_rows_look_like_recorded_episodes_and_are_saved_with_their_factors(spec):
+    """Every row has a scene of its own; a state brings its factors along to another row."""
+    varied = Variation(size=(0.8, 1.2), camera=(0.0, 0.1), colour=(-0.2, 0.2))
+    env = PhysicsEnv(spec, task="soft_push", num_envs=3, variation=varied)
+    first, _ = env.reset(seed=[4, 5, 6])
+    recorder = Recorder(size=16, variation=varied)
+    for row, seed in enumerate((4, 5, 6)):
+        episode = recorder.record("soft_push", "explore", seed)
+        assert np.array_equal(first["pixels"]["front"][row], episode.frames["front"][0])
+        assert episode.factors == varied.sample(seed).to_json()
+    command = first["agent_pos"].copy()
+    command[:, 0] += 0.1
+    env.step(command)
+    states = [env.get_state(row) for row in range(3)]
+    wanted = [env.step(command)[0]["pixels"]["front"].copy() for _ in range(2)]
+    mask = np.array([True, False, True])
+    env.reset(options={"state": [states[2], None, states[0]], "reset_mask": mask})
+    for frames in wanted:
+        shown = env.step(command[[2, 1, 0]])[0]["pixels"]["front"]
+        assert np.array_equal(shown[[0, 2]], frames[[2, 0]])
+
+
+def test_a_state_of_another_task_is_refused(spec):
+    """cube_pick's and push_target's states have the same length."""
+    picking, pushing = (PhysicsEnv(task=task, render_pixels=False) for task in ("cube_pick", "push_target"))
+    picking.reset(seed=0)
+    with pytest.raises(ValueError, match="panda and cube_pick doesn't fit panda and push_target"):
+        pushing.reset(options={"state": [picking.get_state(0)]})
 
 
 def test_seeds_choose_starts(spec):

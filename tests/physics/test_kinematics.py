@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from robosim.physics.arms.robots import PANDA, SO101, Robot
 from robosim.physics.driver import Move, ToolDriver
 from robosim.physics.engine import mujoco
 from robosim.physics.kinematics import InverseKinematics, rotation_vector
-from robosim.physics.robots import PANDA, SO101, Robot
 from robosim.physics.scene import rotation_about_z
 
 ARMS = [pytest.param(PANDA, id="panda"), pytest.param(SO101, id="so101")]

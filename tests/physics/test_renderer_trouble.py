@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from robosim.errors import UnsupportedError
-from robosim.physics import warp_kernels
 from robosim.physics.recording import Recorder
-from robosim.physics.renderer import Renderer
+from robosim.physics.rendering import warp_kernels
+from robosim.physics.rendering.renderer import Renderer
+from robosim.physics.rendering.warp_kernels import wp
 from robosim.physics.scene import Scene
-from robosim.physics.warp_kernels import wp
 
 DRAW = """
 from robosim.errors import RobosimError
 try:
     from robosim.physics.recording import Recorder
-    from robosim.physics.renderer import Renderer
+    from robosim.physics.rendering.renderer import Renderer
     from robosim.physics.simulation import Simulation
     scene = Recorder("panda", None).setting("reach", 0).scene
     picture = Renderer(scene, 32, kind={kind!r}).render(Simulation(scene).visible[None])["front"]
@@ -91,7 +91,7 @@ def test_of_a_cold_pool_one_process_speaks(cold):
     """The others wait for it, and find the work done."""
     code = f"""
 import time
-from robosim.physics.warp_kernels import compiling, wp
+from robosim.physics.rendering.warp_kernels import compiling, wp
 wp.config.kernel_cache_dir = {str(cold)!r}
 with compiling("pool"):
     time.sleep(0.5)
@@ -113,7 +113,7 @@ def test_a_cache_folder_that_cannot_be_written(plain_scene, cold, monkeypatch):
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise OSError(30, "Read-only file system", str(cold / "wp_module"))
 
-    monkeypatch.setattr("robosim.physics.warp_renderer.mjw.put_model", refuse)
+    monkeypatch.setattr("robosim.physics.rendering.warp_renderer.mjw.put_model", refuse)
     with pytest.raises(UnsupportedError, match=r"Read-only file system.*WARP_CACHE_PATH"):
         Renderer(plain_scene, 32)
 
@@ -122,7 +122,7 @@ def test_kernels_that_do_not_load_are_named(plain_scene, cold, monkeypatch):
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise Exception("Failed to load CPU module")
 
-    monkeypatch.setattr("robosim.physics.warp_renderer.mjw.put_model", refuse)
+    monkeypatch.setattr("robosim.physics.rendering.warp_renderer.mjw.put_model", refuse)
     with pytest.raises(UnsupportedError, match=r"don't load.*delete that folder"):
         Renderer(plain_scene, 32)
 
@@ -150,7 +150,7 @@ def test_opengl_where_there_is_none_says_what_to_install(plain_scene, monkeypatc
     def refuse(*_args: object) -> None:
         raise ImportError("libEGL.so.1: cannot open shared object file")
 
-    monkeypatch.setattr("robosim.physics.opengl_renderer.mujoco.Renderer", refuse)
+    monkeypatch.setattr("robosim.physics.rendering.opengl_renderer.mujoco.Renderer", refuse)
     with pytest.raises(UnsupportedError, match=r"libEGL.*apt install libegl1.*MUJOCO_GL=egl.*renderer=warp"):
         Renderer(plain_scene, 32, kind="opengl")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from robosim.errors import ConfigError
+from robosim.physics.arms.robots import get_robot
 from robosim.physics.engine import mujoco
 from robosim.physics.recording import Recorder, draw_start
-from robosim.physics.robots import get_robot
 from robosim.physics.scene import build_scene
 from robosim.physics.tasks import TASKS, get_task, load_task_file, make_spec
 from robosim.physics.tasks.pose import square_turn, tilt_of, yaw_of
@@ -26,6 +26,15 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_task.py"
 @pytest.fixture(scope="module")
 def recorders() -> dict[str, Recorder]:
     return {arm: Recorder(arm, size=None) for arm in ARMS}
+
+
+def test_a_task_file_that_fails_leaves_nothing_behind(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(EXAMPLE.read_text() + "\nraise RuntimeError('half done')\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"mine\.py can't be run:(.|\n)*half done"):
+            load_task_file(file)
+    assert "knock_over" not in TASKS
 
 
 @pytest.fixture
@@ -90,6 +99,24 @@ def test_the_cube_is_lifted_put_on_the_stand_and_let_go(recorders, arm):
     assert track.measures["lift_m"] == pytest.approx(0.024 * u, abs=0.001 * u)
     held = track.state[:, -1].min()
     assert track.state[-1, -1] > held + 0.03
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_state_saved_with_the_cube_in_the_air_continues_bit_for_bit(recorders, arm):
+    recorder = recorders[arm]
+    setting = recorder.setting("cube_pick", 901)
+    track = recorder.simulate(setting, "expert", 901)
+    simulation, lifted = setting.simulation(), int(track.environment_state[:, 5].argmax())
+    simulation.reset(draw_start(setting.task, setting.scene, recorder.kinematics, 901))
+    for command in track.action[:lifted]:
+        simulation.step(command)
+    assert simulation.read().rigid["cube"][2] > 0.04 * setting.task.u
+    other = setting.simulation()
+    other.set_state(simulation.get_state())
+    for command in track.action[lifted:]:
+        simulation.step(command)
+        other.step(command)
+        np.testing.assert_array_equal(other.get_state(), simulation.get_state())
 
 
 @pytest.mark.parametrize("name", RIGID)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from robosim.errors import ConfigError
+from robosim.physics.arms.robots import PANDA, SO101, Robot, get_robot
 from robosim.physics.driver import Move, ToolDriver
 from robosim.physics.engine import mujoco
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.recording import Recorder
-from robosim.physics.robots import PANDA, SO101, Robot, get_robot
 from robosim.physics.scene import THING_CONTACT, Layout, Props, Scene, build_scene
 from robosim.physics.simulation import Simulation
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from robosim.physics.arms.robots import PANDA
 from robosim.physics.driver import Move, ToolDriver
 from robosim.physics.recording import draw_start
-from robosim.physics.robots import PANDA
 from robosim.physics.scene import Layout
 from robosim.physics.simulation import Simulation
 from robosim.physics.tasks.soft_push import HALF_HEIGHT

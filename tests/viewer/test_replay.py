@@ -13,6 +13,7 @@ from robosim.errors import ConfigError, UnsupportedError
 from robosim.physics.recording import Recorder
 from robosim.physics.tasks import make_spec
 from robosim.physics.variation import Variation
+from robosim.viewer import replay as replay_module
 from robosim.viewer.replay import replay_command, replay_dataset
 
 
@@ -43,6 +44,20 @@ def test_an_unknown_scene_leaves_the_arm(dataset):
     for result in results:
         assert not result.same_start and result.success_replayed is None
         assert result.joint_mae_rad < 5e-3 and result.tool_mae_m < 5e-3
+
+
+def test_a_goal_that_stood_elsewhere_is_noticed(dataset, monkeypatch):
+    """The arm starts as it did, the marker doesn't: a scene that was changed since must not pass for the same."""
+    draw = replay_module.draw_start
+
+    def moved(*arguments):
+        layout = draw(*arguments)
+        layout.mocap[:, 1] += 0.02
+        return layout
+
+    monkeypatch.setattr(replay_module, "draw_start", moved)
+    results, _ = replay_dataset(dataset)
+    assert not any(result.same_start for result in results)
 
 
 def test_the_command_writes_figures_and_a_recording(dataset, tmp_path, capsys):

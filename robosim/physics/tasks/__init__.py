@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from robosim.config import unknown
 from robosim.errors import ConfigError
-from robosim.physics.robots import Robot, get_robot
+from robosim.physics.arms.robots import Robot, get_robot
 from robosim.physics.tasks.base import Task
 from robosim.physics.tasks.clay_squash import ClaySquash
 from robosim.physics.tasks.cloth_fold import ClothFold
@@ -48,21 +49,29 @@ def load_task_file(path: str | Path) -> tuple[str, ...]:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
+        known = set(TASKS)
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[module_name]
-            raise
+            for name in set(TASKS) - known:
+                del TASKS[name]
+            if not isinstance(error, Exception) or isinstance(error, ConfigError):
+                raise
+            where = "".join(traceback.format_exception(error)).strip()
+            raise ConfigError(f"the task file {path} can't be run:\n{where}") from error
     names = tuple(name for name, task in TASKS.items() if task.__module__ == module_name)
     if not names:
         raise ConfigError(f"{path} registers no task; end it with register_task(YourTask), see docs/tasks.md")
     return names
 
 
-def get_task(name: str) -> type[Task]:
-    """Look a task up by name. Raises `ConfigError` that lists the valid names."""
+def get_task(name: str, robot: Robot | None = None) -> type[Task]:
+    """Look a task up by name. Raises `ConfigError` that lists the valid names, or those that `robot` can do."""
     if name not in TASKS:
         raise ConfigError(unknown("task", name, TASKS))
+    if robot is not None and not TASKS[name].supports(robot):
+        raise ConfigError(f"{robot.spec.name} can't do {name}; it can do: {', '.join(tasks_of(robot))}")
     return TASKS[name]
 
 
@@ -77,13 +86,12 @@ def make_spec(
     """The contract of the physics simulator for one arm, some tasks (default: all it can do), cameras and a picture
     size in pixels. Raises `ConfigError` for unknown names and for tasks that this arm can't do."""
     arm = get_robot(robot)
-    valid = tasks_of(arm)
-    for name in tasks:
-        if not get_task(name).supports(arm):
-            raise ConfigError(f"{arm.spec.name} can't do {name}; it can do: {', '.join(valid)}")
+    for camera in cameras:
+        if camera not in arm.camera_names:
+            raise ConfigError(unknown(f"camera of {arm.spec.name}", camera, arm.camera_names))
     return EnvSpec(
         robot=arm.spec,
-        tasks=tuple(get_task(name).spec(arm) for name in tasks or valid),
+        tasks=tuple(get_task(name, arm).spec(arm) for name in tasks or tasks_of(arm)),
         cameras=tuple(cameras),
         size=size,
     )

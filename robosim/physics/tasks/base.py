@@ -12,9 +12,9 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
+from robosim.physics.arms.robots import Robot
 from robosim.physics.driver import Hand, Move
 from robosim.physics.kinematics import InverseKinematics
-from robosim.physics.robots import Robot
 from robosim.physics.scene import Layout, Props, Scene
 from robosim.physics.simulation import Reading
 from robosim.physics.variation import NO_VARIATION, Factors
@@ -48,8 +48,6 @@ class Task(ABC):
     """The task distance is ‖subject − goal‖ over these axes."""
     grasps: ClassVar[bool] = False
     """Whether the gripper is used; such a task needs an arm that has one."""
-    reach: ClassVar[tuple[tuple[float, float], tuple[float, float]]] = ((-0.12, -0.20), (0.12, 0.20))
-    """Lower and upper corner, (forward, left) from the workspace's centre, of where exploration goes."""
 
     def __init__(self, robot: Robot, factors: Factors = NO_VARIATION) -> None:
         self.robot, self.factors = robot, factors
@@ -113,6 +111,14 @@ class Task(ABC):
             f'<body name="marker" mocap="true"><geom type="cylinder" size="{radius * self.u} {0.001 * self.u}" '
             'rgba=".05 .25 .95 1" contype="0" conaffinity="0" group="0"/></body>'
         )
+
+
+def pushable(line: np.ndarray, lengths: tuple[float, float], least_cosine: float) -> bool:
+    """Whether a thing may have to be pushed along `line` [2]: as long as `lengths` allow, and its cosine with the
+    direction to the camera at least `least_cosine`. In pushes straight to the robot the arm hides the thing throughout,
+    and no camera policy could see what it does."""
+    length = float(np.linalg.norm(line))
+    return lengths[0] <= length <= lengths[1] and float(line[0]) >= least_cosine * length
 
 
 def draw_until[T](draw: Callable[[], T], accept: Callable[[T], bool]) -> T:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from robosim.physics.arms.robots import Robot
 from robosim.physics.driver import Move
 from robosim.physics.kinematics import InverseKinematics
-from robosim.physics.robots import Robot
 from robosim.physics.scene import THING_CONTACT, Layout, Props, Scene
 from robosim.physics.simulation import Reading
 from robosim.physics.tasks.base import Task, ToolPolicy
@@ -139,4 +139,4 @@ class ClaySquash(Task):
                 yield from script.wait(2)
                 depth += max(0.0, remaining())
 
-        return Script(plan)
+        return Script(plan, self.u)

@@ -52,7 +52,7 @@ class ClothFold(Task):
         u, f = self.u, self.factors
         spacing = SIDE * f.size * u / (COUNT - 1)
         return Props(
-            f"""
+            f"""<body name="corner" mocap="true"><site group="4"/></body>
             <flexcomp name="cloth" type="grid" dim="2" count="{COUNT} {COUNT} 1" spacing="{spacing} {spacing} {spacing}"
                       pos="{self.at(0, 0)[0]} 0 {1.1 * RADIUS * u}" radius="{RADIUS * u}"
                       mass="{0.05 * u**2 * f.mass}" rgba="{f.tint(0.16, 0.42, 0.85)}">
@@ -70,28 +70,26 @@ class ClothFold(Task):
         tool = rng.uniform([-0.14, -0.20, 0.12], [0.12, 0.20, 0.28])
         layout = Layout(scene, kinematics.solve(self.at(*tool)), opening=1.0)
         layout.put("cloth", self.at(*place), 3 * np.pi / 4 + turn)
+        layout.mark("corner", layout.points("cloth")[STAYING])
         return layout
 
     def object(self, reading: Reading) -> np.ndarray:
         return reading.soft["cloth"][MOVING]
 
     def goal(self, reading: Reading) -> np.ndarray:
-        return reading.soft["cloth"][STAYING]
+        """Where the staying corner was at the start: whoever drags the whole cloth along hasn't folded it there."""
+        return reading.markers["corner"][:3]
 
     def measures(self, reading: Reading) -> dict[str, float]:
         side = SIDE * self.factors.size * self.u
         return {"coverage": covered_area(reading.soft["cloth"]) / side**2}
 
     def expert(self, rng: np.random.Generator) -> ToolPolicy:
-        """Take the corner a little inwards, carry it over in an arc, and let it go above the other corner's place.
-
-        That place as it was when the corner was lifted: who follows the other corner instead drags the cloth along.
-        """
+        """Take the corner a little inwards, carry it over in an arc, and let it go above the other corner's place."""
         u = self.u
         speed = float(rng.uniform(0.025, 0.035)) * u
-        carry = speed / np.sqrt(
-            u
-        )  # cloths of different sizes swing alike at speeds like the square root of the size
+        # Cloths of different sizes swing alike at speeds like the square root of the size.
+        carry = speed / np.sqrt(u)
 
         def plan(script: Script) -> Plan:
             def corner() -> np.ndarray:
@@ -118,7 +116,7 @@ class ClothFold(Task):
             yield from script.wait(4, opening=1.0)
             yield from script.go(level(script.hand.point, RETREAT_HEIGHT), speed)
 
-        return Script(plan)
+        return Script(plan, self.u)
 
 
 def covered_area(vertices: np.ndarray) -> float:

@@ -136,4 +136,4 @@ class CubePick(Task):
                 yield from script.wait(2, opening=opened)
                 yield from script.go(script.hand.point + up(ABOVE), speed, within=near)
 
-        return Script(plan)
+        return Script(plan, self.u)

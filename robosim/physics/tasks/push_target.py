@@ -11,7 +11,7 @@ from robosim.physics.driver import Move
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.scene import THING_CONTACT, Layout, Props, Scene
 from robosim.physics.simulation import Reading
-from robosim.physics.tasks.base import Task, ToolPolicy, draw_until
+from robosim.physics.tasks.base import Task, ToolPolicy, draw_until, pushable
 from robosim.physics.tasks.pose import square_turn, tilt_of
 from robosim.physics.tasks.script import Plan, Script
 
@@ -21,7 +21,6 @@ DENSITY = 400.0
 
 START_DISTANCE = (0.09, 0.24)
 AWAY_FROM_CAMERA = -0.6
-"""Least cosine between the push and the direction to the camera: in the others the arm hides the disc throughout."""
 
 PUSH_HEIGHT = 0.033
 TRAVEL_HEIGHT = 0.11
@@ -60,7 +59,7 @@ class PushTarget(Task):
                 rng.uniform([-0.11, -0.18], [0.11, 0.18]),
                 rng.uniform([-0.12, -0.20], [0.12, 0.20]),
             ),
-            lambda pair: _pushable(*pair),
+            lambda pair: pushable(pair[1] - pair[0], START_DISTANCE, AWAY_FROM_CAMERA),
         )
         tool = rng.uniform([-0.14, -0.20, 0.10], [0.12, 0.20, 0.28])
         layout = Layout(scene, kinematics.solve(self.at(*tool)))
@@ -126,10 +125,4 @@ class PushTarget(Task):
                 yield from script.go(lambda: behind(PUSH_HEIGHT), speed, within=near)
                 yield from push()
 
-        return Script(plan)
-
-
-def _pushable(disc: np.ndarray, marker: np.ndarray) -> bool:
-    way = marker - disc
-    distance = float(np.linalg.norm(way))
-    return START_DISTANCE[0] <= distance <= START_DISTANCE[1] and way[0] >= AWAY_FROM_CAMERA * distance
+        return Script(plan, self.u)

@@ -223,7 +223,7 @@ class RopePlace(Task):
                 yield from script.wait(3, opened)
                 yield from script.go(up(above), speed, within=near)
 
-        return Script(plan)
+        return Script(plan, self.u)
 
     def _comfortable(self, there: float, back: float) -> tuple[float, float]:
         """The same two yaws or both half a turn on, which holds the rope as well: what the wrist can do, with the

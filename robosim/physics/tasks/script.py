@@ -27,8 +27,9 @@ class Script:
     reading: Reading
     hand: Hand
 
-    def __init__(self, plan: Callable[[Script], Plan]) -> None:
-        self._plan = plan(self)
+    def __init__(self, plan: Callable[[Script], Plan], unit: float) -> None:
+        """`unit`: metres that a unit of the workspace is long."""
+        self._plan, self._exact = plan(self), 0.005 * unit
         self._over = False
 
     def __call__(self, reading: Reading, hand: Hand) -> Move:
@@ -45,13 +46,14 @@ class Script:
         speed: float,
         opening: float | None = None,
         yaw: float | None = None,
-        within: float = 0.005,
+        within: float | None = None,
         at_most: int = 40,
     ) -> Plan:
-        """Move to `place` (metres, world) until the commanded point is `within` metres of it.
+        """Move to `place` (metres, world) until the commanded point is `within` metres of it (default: 0.005 units).
 
         `opening` and `yaw`: as they are, unless given. Gives up after `at_most` periods.
         """
+        within = self._exact if within is None else within
         for _ in range(at_most):
             target = np.asarray(place() if callable(place) else place)
             wanted = self.hand.yaw if yaw is None else yaw

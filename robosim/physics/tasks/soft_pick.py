@@ -146,7 +146,7 @@ class SoftPick(Task):
                 yield from script.wait(3, opened)
                 yield from script.go(up(above), speed, within=near)
 
-        return Script(plan)
+        return Script(plan, self.u)
 
 
 def _grid(reading: Reading) -> np.ndarray:

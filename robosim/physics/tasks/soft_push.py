@@ -8,22 +8,18 @@ from robosim.physics.driver import Hand, Move
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.scene import THING_CONTACT, Layout, Props, Scene
 from robosim.physics.simulation import Reading
-from robosim.physics.tasks.base import Task, ToolPolicy, draw_until
+from robosim.physics.tasks.base import Task, ToolPolicy, draw_until, pushable
 
 HALF_HEIGHT, HALF_WIDTH = 0.034, 0.044
 """Of the resting body."""
 
 START_DISTANCE = (0.06, 0.14)
 AWAY_FROM_CAMERA = -0.5
-"""Least cosine between the push and the direction to the camera: in pushes towards the robot the arm would hide the
-body throughout, and no camera policy could see what it does."""
 
 PUSH_HEIGHT = 0.037
 """Tip height for pushing: low on the body, the hand still above it."""
 
 TRAVEL_HEIGHT = 0.13
-STANDOFF = 1.25 * HALF_WIDTH + 0.035
-"""Distance of the tool behind the body's centre before it descends."""
 
 
 class SoftPush(Task):
@@ -51,21 +47,28 @@ class SoftPush(Task):
                 rng.uniform([-0.10, -0.16], [0.10, 0.16]),
                 rng.uniform([-0.12, -0.20], [0.12, 0.20]),
             ),
-            lambda pair: _pushable(*pair),
+            lambda pair: pushable(pair[1] - pair[0], START_DISTANCE, AWAY_FROM_CAMERA),
         )
         tool = draw_until(
-            lambda: rng.uniform([-0.14, -0.20, 0.08], [0.12, 0.20, 0.28]), lambda tool: _clear_of(tool, block)
+            lambda: rng.uniform([-0.14, -0.20, 0.08], [0.12, 0.20, 0.28]),
+            lambda tool: self._clear_of(tool, block),
         )
         layout = Layout(scene, kinematics.solve(self.at(*tool)))
         layout.put("block", self.at(*block))
         layout.mark("marker", self.at(*marker)[:2])
         return layout
 
+    def _clear_of(self, tool: np.ndarray, block: np.ndarray) -> bool:
+        """Whether fingers whose tip is at `tool` [3] don't touch a block that rests at `block` [2]."""
+        margin, size = 0.03, self.factors.size
+        above = float(tool[2]) > 2 * HALF_HEIGHT * size + margin
+        return above or float(np.linalg.norm(tool[:2] - block)) > np.sqrt(2) * HALF_WIDTH * size + margin
+
     def object(self, reading: Reading) -> np.ndarray:
         return reading.soft["block"].mean(axis=0)
 
     def goal(self, reading: Reading) -> np.ndarray:
-        return self.above(reading.markers["marker"], HALF_HEIGHT)
+        return self.above(reading.markers["marker"], HALF_HEIGHT * self.factors.size)
 
     def expert(self, rng: np.random.Generator) -> ToolPolicy:
         """Over the body to its far side, down, and along the line to the goal.
@@ -73,7 +76,8 @@ class SoftPush(Task):
         Each period the line is drawn anew from the body to the goal, and the tip steers to the body's far side as
         it pushes, so that a body that slips sideways is brought back.
         """
-        u = self.u
+        u, size = self.u, self.factors.size
+        standoff = (1.25 * HALF_WIDTH * size + 0.035) * u
         speed = float(rng.uniform(0.025, 0.04)) * u
         push_speed = float(rng.uniform(0.013, 0.024)) * u
 
@@ -84,10 +88,10 @@ class SoftPush(Task):
             offset = point[:2] - body
             along = float(offset @ line)
             aside = offset - along * line
-            behind = body - STANDOFF * u * line
+            behind = body - standoff * line
             if remaining < 0.012 * u:
                 return Move(point, 0.0)
-            lined_up = along < -0.6 * HALF_WIDTH * u and float(np.linalg.norm(aside)) < 0.03 * u
+            lined_up = along < -0.6 * HALF_WIDTH * size * u and float(np.linalg.norm(aside)) < 0.03 * u
             if lined_up and point[2] < (PUSH_HEIGHT + 0.01) * u:
                 steer = point[:2] + push_speed * line - 0.5 * aside
                 return Move(np.append(steer, PUSH_HEIGHT * u), push_speed)
@@ -98,16 +102,3 @@ class SoftPush(Task):
             return Move(np.append(behind, TRAVEL_HEIGHT * u), speed)
 
         return policy
-
-
-def _pushable(block: np.ndarray, marker: np.ndarray) -> bool:
-    line = marker - block
-    distance = float(np.linalg.norm(line))
-    return START_DISTANCE[0] <= distance <= START_DISTANCE[1] and line[0] >= AWAY_FROM_CAMERA * distance
-
-
-def _clear_of(tool: np.ndarray, block: np.ndarray) -> bool:
-    """Whether fingers whose tip is at `tool` [3] don't touch a block that rests at `block` [2]."""
-    margin = 0.03
-    above = float(tool[2]) > 2 * HALF_HEIGHT + margin
-    return above or float(np.linalg.norm(tool[:2] - block)) > np.sqrt(2) * HALF_WIDTH + margin

@@ -15,8 +15,8 @@ import numpy as np
 
 from robosim.config import unknown
 from robosim.errors import ConfigError
+from robosim.physics.rendering.segmentation import label
 from robosim.physics.scene import Scene
-from robosim.physics.segmentation import label
 
 RendererKind = Literal["warp", "opengl"]
 
@@ -119,7 +119,15 @@ class Renderer:
 
     def provenance(self) -> dict[str, Any]:
         """What made the pictures, for a dataset's metadata."""
-        return self._backend.provenance()
+        return {"kind": self.kind, **self._backend.provenance()}
+
+
+def recorded_kind(provenance: Mapping[str, Any]) -> RendererKind:
+    """The renderer that made a dataset's pictures, from its provenance; the default where that says nothing."""
+    kind = provenance.get("renderer", {}).get("kind", "warp")
+    if kind not in get_args(RendererKind):
+        raise ConfigError(unknown("renderer in the dataset's provenance", str(kind), get_args(RendererKind)))
+    return kind
 
 
 def empty_layers(layers: Sequence[Layer], cameras: int, states: int, size: int) -> dict[Layer, np.ndarray]:
@@ -137,11 +145,11 @@ def _make_backend(
 ) -> Backend:
     # Imported here, so that each renderer needs only its own packages.
     if kind == "warp":
-        from robosim.physics.warp_renderer import RayTracer
+        from robosim.physics.rendering.warp_renderer import RayTracer
 
         return RayTracer(scene, size, cameras, antialias, shadows)
     if kind == "opengl":
-        from robosim.physics.opengl_renderer import Rasteriser
+        from robosim.physics.rendering.opengl_renderer import Rasteriser
 
         return Rasteriser(scene, size, cameras, antialias, shadows)
     raise ConfigError(unknown("renderer", kind, get_args(RendererKind)))

@@ -17,12 +17,12 @@ from robosim_datasets.lerobot_io import DatasetWriter
 from robosim.checkpoint import content_name, json_hash, prepare_folder
 from robosim.config import FILE_CHOICES
 from robosim.errors import ConfigError
+from robosim.physics.collection.shards import load_shard, shard_path
+from robosim.physics.collection.workers import EpisodePlan, RecorderSetup, record_on_processes
 from robosim.physics.recording import Behaviour, Recorder
-from robosim.physics.renderer import RendererKind
-from robosim.physics.shards import load_shard, shard_path
+from robosim.physics.rendering.renderer import RendererKind
 from robosim.physics.tasks import TASKS, load_task_file, make_spec
 from robosim.physics.variation import Variation
-from robosim.physics.workers import EpisodePlan, RecorderSetup, record_on_processes
 from robosim.progress import progress
 
 HANDS = ("workers", "launcher", "ray_address")
@@ -100,7 +100,7 @@ class CollectConfig:
                 "collect needs episodes ≥ 1, workers ≥ 0, and a size that is a multiple of 16 pixels"
             )
         if self.launcher == "ray":
-            from robosim.physics.ray_launcher import import_ray
+            from robosim.physics.collection.ray_launcher import import_ray
 
             import_ray()
         if not 0 <= self.val_fraction < 1:
@@ -188,7 +188,7 @@ def _record_missing(
     if not plans:
         return 0
     if config.launcher == "ray":
-        from robosim.physics.ray_launcher import record_on_ray
+        from robosim.physics.collection.ray_launcher import record_on_ray
 
         finished = record_on_ray(setup, plans, shards, config.workers, config.ray_address)
     else:

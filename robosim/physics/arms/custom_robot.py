@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import yaml
 
+from robosim.checkpoint import content_name
 from robosim.config import build, unknown
 from robosim.errors import ConfigError
-from robosim.physics.arm_keys import HIGH, ArmKeys, CameraKeys, ToolKeys
-from robosim.physics.arm_model import TOOL_SITE, adapt, servo_of
+from robosim.physics.arms.arm_keys import HIGH, ArmKeys, CameraKeys, ToolKeys
+from robosim.physics.arms.arm_model import TOOL_SITE, adapt, servo_of
+from robosim.physics.arms.robots import Adaptation, Robot, Workspace
 from robosim.physics.engine import mujoco
 from robosim.physics.kinematics import InverseKinematics
-from robosim.physics.robots import Adaptation, Robot, Workspace
 from robosim.physics.scene import Layout, Props, build_scene
 from robosim.physics.simulation import Simulation
 from robosim.spec import CONTROL_HZ, RobotSpec
@@ -85,6 +86,7 @@ def _describe(path: Path, keys: ArmKeys) -> Robot:
             lower=lower + (0.0,) * has_gripper,
             upper=upper + (1.0,) * has_gripper,
             model=str(path),
+            content=content_name(path).split()[-1],
         ),
         model_file=path,
         velocity=keys.velocities + (GRIPPER_VELOCITY,) * has_gripper,

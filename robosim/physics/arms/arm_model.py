@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from robosim.physics.arms.robots import Adaptation, Robot, Servo
 from robosim.physics.engine import mujoco
-from robosim.physics.robots import Adaptation, Robot, Servo
 
 TOOL_SITE = "robosim_tool"
 """The site that is added where the tool is given as a point in a body."""

@@ -18,9 +18,9 @@ import numpy as np
 import warp as wp
 
 from robosim.checkpoint import json_hash
-from robosim.physics import warp_kernels
 from robosim.physics.engine import mujoco
-from robosim.physics.renderer import Layer, empty_layers
+from robosim.physics.rendering import warp_kernels
+from robosim.physics.rendering.renderer import Layer, empty_layers
 from robosim.physics.scene import Scene
 from robosim.physics.simulation import Simulation
 

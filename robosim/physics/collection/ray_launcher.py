@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from robosim.errors import RobosimError, UnsupportedError
-from robosim.physics.shards import save_shard, shard_path
-from robosim.physics.workers import QUEUED, EpisodePlan, RecorderSetup, record_packed
+from robosim.physics.collection.shards import save_shard, shard_path
+from robosim.physics.collection.workers import QUEUED, EpisodePlan, RecorderSetup, record_packed
 
 RETRIES = 5
 """How often an episode is recorded again because the worker or machine that recorded it was lost."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from robosim.physics.robots import Gripper, Servo
+from robosim.physics.arms.robots import Gripper, Servo
 
 HIGH = 0.29
 """Units above the table that the tool is kept at most: tasks start as high as 0.28."""

@@ -1,0 +1,1 @@
+"""Arms: those known by name, and any other from its MJCF file with a YAML beside it."""

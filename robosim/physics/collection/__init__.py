@@ -1,0 +1,1 @@
+"""Episodes recorded by the thousand: on all cores or a Ray cluster, into one dataset."""

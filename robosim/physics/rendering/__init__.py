@@ -1,0 +1,1 @@
+"""Pictures of a scene: ray tracing on the CPU by default, OpenGL by option."""
