@@ -120,7 +120,7 @@ class CubePick(Task):
 
             unturned = float(np.arctan2(script.reading.across[1], script.reading.across[0]))
             sideways = -((unturned - np.pi / 2) % np.pi)
-            while True:
+            while self.distance(script.reading) > self.success_distance * u:
                 faces = yaw_of(script.reading.rigid["cube"]) - unturned
                 yaw = square_turn(faces - sideways) + sideways
                 yield from script.go(lambda: about(apart, ABOVE), speed, opening=opened, yaw=yaw, within=near)
