@@ -23,7 +23,7 @@ from robosim.config import (
     unknown,
 )
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import ROBOTS
+from robosim.physics.arms.catalogue import ROBOTS
 from robosim.physics.tasks import TASKS
 from robosim.physics.variation import Variation
 from robosim.pipeline import STAGES, DemoConfig, run_keys

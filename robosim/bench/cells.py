@@ -9,7 +9,7 @@ from typing import Any
 
 from robosim.config import compose_tree
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import ROBOTS, get_robot
+from robosim.physics.arms.catalogue import ROBOTS, get_robot
 from robosim.physics.tasks import TASKS, get_task, load_task_file
 
 

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from robosim.errors import UnsupportedError
-from robosim.physics.arms.robots import robot_of
+from robosim.physics.arms.catalogue import robot_of
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.recording import draw_start
-from robosim.physics.rendering.renderer import LAYERS, Layer, Picture, Renderer, RendererKind
+from robosim.physics.rendering.pictures import LAYERS, Layer, Picture
+from robosim.physics.rendering.renderer import Renderer, RendererKind
 from robosim.physics.setting import Setting, Settings
 from robosim.physics.simulation import Simulation
 from robosim.physics.tasks import get_task, make_spec

@@ -9,7 +9,7 @@ import numpy as np
 from robosim_datasets.episode import Episode
 
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import get_robot
+from robosim.physics.arms.catalogue import get_robot
 from robosim.physics.driver import Move, ToolDriver
 from robosim.physics.exploration import Exploration, Stopped
 from robosim.physics.kinematics import InverseKinematics

@@ -121,7 +121,7 @@ def episode_rows(store: ClipStore, episode: int) -> np.ndarray:
 def forward_kinematics(spec: EnvSpec) -> ForwardKinematics | None:
     """The robot's own kinematics where this installation has a model of it, else None."""
     try:
-        from robosim.physics.arms.robots import robot_of
+        from robosim.physics.arms.catalogue import robot_of
         from robosim.physics.kinematics import InverseKinematics
 
         robot = robot_of(spec.robot)

@@ -18,7 +18,7 @@ from robosim_datasets.lerobot_io import VideoDataset, load_episode, open_dataset
 from robosim.checkpoint import atomic_write_json, prepare_folder
 from robosim.config import RunOptions, compose
 from robosim.errors import ConfigError, UnsupportedError
-from robosim.physics.arms.robots import get_robot, robot_of, same_arm
+from robosim.physics.arms.catalogue import get_robot, robot_of, same_arm
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.recording import draw_start
 from robosim.physics.rendering.renderer import Renderer, RendererKind, recorded_kind

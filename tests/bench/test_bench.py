@@ -15,7 +15,7 @@ from robosim.bench.experts import ExpertsConfig, Outcome, bench_experts, measure
 from robosim.bench.physics import bench_physics
 from robosim.bench.sheet import MOMENTS, contact_sheet
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import ROBOTS
+from robosim.physics.arms.catalogue import ROBOTS
 from robosim.physics.tasks import TASKS
 from robosim.physics.tasks.reach import Reach
 

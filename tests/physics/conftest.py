@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robosim.physics.arms.robots import PANDA
+from robosim.physics.arms.catalogue import PANDA
 from robosim.physics.kinematics import InverseKinematics
 from robosim.physics.recording import Recorder
 from robosim.physics.scene import Scene

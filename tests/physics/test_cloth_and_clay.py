@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from robosim.physics.arms.robots import get_robot
+from robosim.physics.arms.catalogue import get_robot
 from robosim.physics.driver import Move, ToolDriver
 from robosim.physics.recording import Recorder, draw_start
 from robosim.physics.scene import Layout, build_scene

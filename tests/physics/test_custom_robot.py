@@ -13,7 +13,7 @@ import yaml
 
 from robosim.checkpoint import content_name
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import get_robot, robot_of
+from robosim.physics.arms.catalogue import get_robot, robot_of
 from robosim.physics.env import PhysicsEnv
 from robosim.physics.recording import Recorder
 from robosim.physics.scene import Props, build_scene

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robosim.physics.arms.robots import PANDA, SO101, Robot
+from robosim.physics.arms.catalogue import PANDA, SO101
+from robosim.physics.arms.robots import Robot
 from robosim.physics.driver import Move, ToolDriver
 from robosim.physics.engine import mujoco
 from robosim.physics.kinematics import InverseKinematics, rotation_vector

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import PANDA
+from robosim.physics.arms.catalogue import PANDA
 from robosim.physics.env import PhysicsEnv
 from robosim.physics.recording import draw_start
-from robosim.physics.rendering.renderer import LAYERS, Renderer
+from robosim.physics.rendering.pictures import LAYERS
+from robosim.physics.rendering.renderer import Renderer
 from robosim.physics.scene import Scene, build_scene
 from robosim.physics.simulation import Simulation
 from robosim.physics.tasks.soft_push import SoftPush

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import get_robot
+from robosim.physics.arms.catalogue import get_robot
 from robosim.physics.engine import mujoco
 from robosim.physics.recording import Recorder, draw_start
 from robosim.physics.scene import build_scene

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import PANDA, SO101, Robot, get_robot
+from robosim.physics.arms.catalogue import PANDA, SO101, get_robot
+from robosim.physics.arms.robots import Robot
 from robosim.physics.driver import Move, ToolDriver
 from robosim.physics.engine import mujoco
 from robosim.physics.kinematics import InverseKinematics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robosim.physics.arms.robots import PANDA
+from robosim.physics.arms.catalogue import PANDA
 from robosim.physics.driver import Move, ToolDriver
 from robosim.physics.recording import draw_start
 from robosim.physics.scene import Layout

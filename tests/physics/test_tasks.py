@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import ROBOTS
+from robosim.physics.arms.catalogue import ROBOTS
 from robosim.physics.engine import mujoco
 from robosim.physics.recording import FRAMES_AFTER_SUCCESS, Recorder, draw_start
 from robosim.physics.rendering.renderer import Renderer

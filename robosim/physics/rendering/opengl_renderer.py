@@ -18,7 +18,7 @@ import numpy as np
 
 from robosim.errors import UnsupportedError
 from robosim.physics.engine import mujoco
-from robosim.physics.rendering.renderer import Layer, empty_layers
+from robosim.physics.rendering.pictures import Layer, empty_layers
 from robosim.physics.scene import Scene
 
 SHADOW_MAP = 2048

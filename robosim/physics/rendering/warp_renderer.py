@@ -20,7 +20,7 @@ import warp as wp
 from robosim.checkpoint import json_hash
 from robosim.physics.engine import mujoco
 from robosim.physics.rendering import warp_kernels
-from robosim.physics.rendering.renderer import Layer, empty_layers
+from robosim.physics.rendering.pictures import Layer, empty_layers
 from robosim.physics.scene import Scene
 from robosim.physics.simulation import Simulation
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from robosim.config import unknown
 from robosim.errors import ConfigError
-from robosim.physics.arms.robots import Robot, get_robot
+from robosim.physics.arms.catalogue import get_robot
+from robosim.physics.arms.robots import Robot
 from robosim.physics.tasks.base import Task
 from robosim.physics.tasks.clay_squash import ClaySquash
 from robosim.physics.tasks.cloth_fold import ClothFold
