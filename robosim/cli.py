@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from robosim.config import unknown
 from robosim.errors import ConfigError, OutputError, RobosimError
+from robosim.interrupts import Interrupt
 from robosim.manual import Command, overview, page
 
 INTERRUPTED = 130
@@ -169,6 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"robosim {version('robosim')}")
         return 0
+    if family := command_family(arguments):
+        print(overview(family, version("robosim")))
+        return 0
     name, overrides = split_name(arguments)
     try:
         command = find_command(name)
@@ -198,6 +202,13 @@ def split_name(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     return " ".join(arguments[:words]), arguments[words:]
 
 
+def command_family(arguments: Sequence[str]) -> list[Command]:
+    """The commands that begin with the one word given (`bench`), where that is no command by itself."""
+    if any(not argument.startswith("-") for argument in arguments[1:]):
+        return []
+    return [command for command in COMMANDS if command.name.startswith(f"{arguments[0]} ")]
+
+
 def find_command(name: str) -> Command:
     """The command called `name`, or a `ConfigError` with the nearest one and all of them."""
     for command in COMMANDS:
@@ -208,13 +219,11 @@ def find_command(name: str) -> Command:
 
 def run(command: Command, overrides: Sequence[str]) -> None:
     """Import the command's module and run it. SIGTERM stops it as Ctrl-C does: saved and resumable."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt = Interrupt()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     module, function = command.run.split(":")
     getattr(importlib.import_module(module), function)(command.name, list(overrides))
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

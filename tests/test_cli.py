@@ -105,8 +105,6 @@ def test_a_command_of_two_words_is_found(capsys):
     assert split_name(["collect", "seed=1"]) == ("collect", ["seed=1"])
     assert main(["bench", "expert"]) == 2
     assert "did you mean 'bench experts'" in capsys.readouterr().err
-    assert main(["bench"]) == 2
-    assert "bench physics" in capsys.readouterr().err
     assert main(["bench", "physics", "--help"]) == 0
     assert "sheet=null" in capsys.readouterr().out
 
@@ -183,3 +181,14 @@ def test_a_page_of_documentation_exists_for_every_command(repository: Path):
         file = f"docs/commands/{name.split()[0]}.md"
         assert f"robosim {name}" in (repository / file).read_text()
         assert file in readme
+
+
+def test_the_first_word_of_a_family_lists_it(capsys):
+    for arguments in (["bench"], ["bench", "--help"]):
+        assert main(arguments) == 0
+        shown = capsys.readouterr().out
+        assert (
+            "bench experts" in shown
+            and "bench physics" in shown
+            and "collect" not in shown.split("commands:")[1]
+        )

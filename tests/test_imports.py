@@ -18,6 +18,7 @@ FLOORS = {
     "robosim.checkpoint": 0,
     "robosim.errors": 0,
     "robosim.progress": 0,
+    "robosim.interrupts": 0,
     "robosim.vector_env": 0,
     "robosim_datasets": 1,
     "robosim.world_model": 2,

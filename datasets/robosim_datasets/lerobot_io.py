@@ -199,7 +199,9 @@ def read_dataset_json(path: Path) -> Any:
 def _read_document(root: Path) -> dict[str, Any]:
     """`meta/robosim.json`, checked for its version and keys."""
     if not root.is_dir():
-        raise DatasetError(f"there is no dataset at {root}; run `robosim collect out={root}` first")
+        raise DatasetError(
+            f"there is no dataset at {root}; `robosim collect out=RUN` makes one at RUN/dataset"
+        )
     path = root / layout.ROBOSIM_JSON
     if not path.exists():
         raise DatasetError(

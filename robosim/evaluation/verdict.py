@@ -15,6 +15,7 @@ BIAS_BAR = 0.05
 FALSE_SUCCESS_BAR = 0.10
 JUDGE_BAR = 0.90
 P_BAR = 0.05
+FEWEST_STARTS = 20
 COMMAND_HORIZON = "8"
 
 
@@ -104,9 +105,18 @@ def _score_check(task: str, figures: dict[str, Any]) -> Check:
     return Check(
         f"{task}: is success in the learned simulator success in physics?",
         f"bias {_points(figures['bias'])} points (95 % interval {_points(low)} to {_points(high)}); {told}",
-        f"bias within ± {100 * BIAS_BAR:g} points, false success ≤ {FALSE_SUCCESS_BAR:.0%}",
-        abs(figures["bias"]) <= BIAS_BAR and (false is None or false <= FALSE_SUCCESS_BAR),
+        f"bias within ± {100 * BIAS_BAR:g} points, false success ≤ {FALSE_SUCCESS_BAR:.0%}, "
+        f"from {FEWEST_STARTS} starts with some success",
+        abs(figures["bias"]) <= BIAS_BAR and (false is None or false <= FALSE_SUCCESS_BAR)
+        if decidable(figures)
+        else None,
     )
+
+
+def decidable(figures: dict[str, Any]) -> bool:
+    """Whether verdicts were put to the test: enough starts, and not failures alone, which any judge gets right."""
+    succeeds = figures["success_physics"] > 0 or figures["success_learned"] > 0
+    return figures["episodes"] >= FEWEST_STARTS and succeeds
 
 
 def _judge_check(task: str, figures: dict[str, Any]) -> Check:
@@ -114,8 +124,8 @@ def _judge_check(task: str, figures: dict[str, Any]) -> Check:
     return Check(
         f"{task}: is the judge right about physics video?",
         f"{judge['agreement']:.0%} of the verdicts; distance off by {100 * judge['error_m']:.1f} cm on average",
-        f"≥ {JUDGE_BAR:.0%} of the verdicts",
-        judge["agreement"] >= JUDGE_BAR,
+        f"≥ {JUDGE_BAR:.0%} of the verdicts, from {FEWEST_STARTS} starts with some success",
+        judge["agreement"] >= JUDGE_BAR if decidable(figures) else None,
     )
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from robosim.checkpoint import prepare_folder
 from robosim.errors import RobosimError
+from robosim.interrupts import ECHO
 from robosim.progress import progress
 from robosim.training.memory import keep_freed_memory
 from robosim.training.snapshot import drop_snapshots, restore_latest, save_snapshot
@@ -147,8 +149,13 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
         return
 
+    first = 0.0
+
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        nonlocal first
+        if not asked.is_set():
+            first = time.monotonic()
+        elif time.monotonic() - first > ECHO:
             raise KeyboardInterrupt
         asked.set()
 

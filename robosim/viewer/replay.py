@@ -83,7 +83,7 @@ class EpisodeReplay:
 def replay_command(command: str, overrides: Sequence[str]) -> None:
     """Replay some episodes; write replay.json and replay.rrd; say how far recording and physics part."""
     config = compose(command, ReplayConfig, overrides)
-    dataset = open_dataset(Path(config.dataset).expanduser())
+    dataset = open_dataset(dataset_folder(Path(config.dataset).expanduser()))
     out = prepare_folder(Path(config.out or f"runs/replay-{dataset.root.resolve().parent.name}").expanduser())
     results, shown = replay_dataset(dataset, config.robot, config.episodes, config.seed)
     atomic_write_json(
@@ -91,8 +91,28 @@ def replay_command(command: str, overrides: Sequence[str]) -> None:
     )
     record(out / "replay.rrd", out.name, dataset.spec, shown, SIDES)
     _print_table(results)
+    for note in notes(dataset.spec, config.robot, results):
+        print(note)
     print(f"made {out}/replay.json, {out}/replay.rrd")
     print(f"next: uv run rerun {out}/replay.rrd")
+
+
+def dataset_folder(path: Path) -> Path:
+    """`path`, or the dataset in it where it is a run folder."""
+    return path / "dataset" if (path / "dataset" / "meta").is_dir() else path
+
+
+def notes(spec: EnvSpec, robot: str | None, results: Sequence[EpisodeReplay]) -> list[str]:
+    """Why things weren't in their places."""
+    said = []
+    if robot and not same_arm(get_robot(robot).spec, spec.robot):
+        said.append(
+            f"{robot} isn't the recorded arm (its joints, limits or files differ): it moved over an empty table"
+        )
+    strangers = sorted({result.task for result in results} - set(TASKS))
+    if strangers:
+        said.append(f"{', '.join(strangers)} isn't known here: task_file=… would put its things in place")
+    return said
 
 
 def replay_dataset(
@@ -217,9 +237,10 @@ def _print_table(results: Sequence[EpisodeReplay]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "episode", "task", "frames", "joints, rad", "at most", "tool, mm", "success: recorded", "replayed"
-    )
+    table = Table(title="physics against the recording")
+    # Short enough for 80 columns.
+    for name in ("episode", "task", "frames", "joints rad", "at most", "tool mm", "success", "replayed"):
+        table.add_column(name, no_wrap=True)
     for result in results:
         table.add_row(
             str(result.episode),

@@ -130,8 +130,12 @@ def test_the_mix_is_kept_in_every_stretch_of_the_plan():
     [
         ({"tasks": ("fold",)}, "unknown task 'fold'.*reach"),
         ({"robot": "ur5"}, "panda"),
-        ({"tasks": ()}, "tasks is empty"),
-        ({"episodes": 0}, "episodes"),
+        ({"tasks": ()}, r"tasks=\[\] needs at least one"),
+        ({"tasks": ("reach", "reach")}, "none twice"),
+        ({"cameras": ()}, r"cameras=\[\] needs at least one"),
+        ({"cameras": ("side",)}, "camera of panda 'side'.*front"),
+        ({"episodes": 0}, "episodes=0"),
+        ({"size": 100}, "size=100"),
     ],
 )
 def test_bad_configurations_are_named(changes, names):

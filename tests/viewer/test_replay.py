@@ -75,3 +75,16 @@ def test_what_cant_be_replayed_is_said(dataset):
         replay_dataset(replace(dataset, spec=replace(dataset.spec, action_kind="ee_delta")))
     with pytest.raises(ConfigError, match="dataset="):
         replay_command("replay", [])
+
+
+def test_why_things_were_not_in_their_places_is_said(dataset):
+    results, _ = replay_dataset(dataset)
+    assert replay_module.notes(dataset.spec, None, results) == []
+    stranger = [replace(results[0], task="juggle")]
+    assert "task_file=" in replay_module.notes(dataset.spec, None, stranger)[0]
+    assert "isn't the recorded arm" in replay_module.notes(dataset.spec, "so101", results)[0]
+
+
+def test_a_run_folder_stands_for_its_dataset(dataset):
+    assert replay_module.dataset_folder(dataset.root.parent) == dataset.root
+    assert replay_module.dataset_folder(dataset.root) == dataset.root

@@ -57,7 +57,9 @@ def load_robot(path: Path) -> Robot:
         (keys_file, "the YAML that says what is what in it"),
     ):
         if not file.is_file():
-            raise ConfigError(f"{file} is missing: it should be {what} (docs/arms.md)")
+            raise ConfigError(
+                f"{file} is missing: it should be {what} (docs/arms.md); if it was moved, name its new path with robot="
+            )
     return _load(path, keys_file, path.stat().st_mtime_ns, keys_file.stat().st_mtime_ns)
 
 
@@ -123,7 +125,7 @@ def _compile(path: Path, keys: ArmKeys) -> Any:
         )
         return spec.compile()
     except ValueError as error:
-        raise ConfigError(f"MuJoCo can't use {path.name}: {str(error).strip().splitlines()[0]}") from error
+        raise ConfigError(f"MuJoCo can't use {path.name}: {' '.join(str(error).split())}") from error
 
 
 def _check_names(spec: Any, keys: ArmKeys) -> None:

@@ -90,21 +90,25 @@ class CollectConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.tasks:
-            raise ConfigError(f"tasks is empty; name some of: {', '.join(TASKS)}")
         if self.task_file:
             load_task_file(self.task_file)
         make_spec(self.robot, self.tasks, self.size, self.cameras)
-        if self.episodes < 1 or self.size < 16 or self.size % 16 or self.workers < 0:
-            raise ConfigError(
-                "collect needs episodes ≥ 1, workers ≥ 0, and a size that is a multiple of 16 pixels"
-            )
+        for name in ("tasks", "cameras"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ConfigError(f"{name}={list(values)} needs at least one name, and none twice")
+        if self.episodes < 1:
+            raise ConfigError(f"episodes={self.episodes} needs to be at least 1")
+        if self.workers < 0:
+            raise ConfigError(f"workers={self.workers} needs to be at least 0")
+        if self.size < 16 or self.size % 16:
+            raise ConfigError(f"size={self.size} needs to be a multiple of 16 (pixels)")
         if self.launcher == "ray":
             from robosim.physics.collection.ray_launcher import import_ray
 
             import_ray()
         if not 0 <= self.val_fraction < 1:
-            raise ConfigError("collect needs 0 ≤ val_fraction < 1")
+            raise ConfigError(f"val_fraction={self.val_fraction} needs to be at least 0 and below 1")
 
 
 def plan_episodes(config: CollectConfig) -> list[EpisodePlan]:

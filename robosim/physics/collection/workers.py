@@ -75,8 +75,8 @@ def record_on_processes(
 ) -> Generator[int, None, None]:
     """Record `plans` into shards below `folder`; yields the frames of each episode once it is safe.
 
-    Processes are spawned, not forked: warp and MuJoCo hold threads. On an error or Ctrl-C, episodes that have begun
-    are finished and the others are dropped. Raises `RobosimError` when a process is killed.
+    Processes are spawned, not forked: warp and MuJoCo hold threads. An error or Ctrl-C ends them at once; episodes that
+    have begun are dropped. Raises `RobosimError` when a process is killed.
     """
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start)
     left = iter(plans)
@@ -95,9 +95,18 @@ def record_on_processes(
             "run the same command again to go on, with workers= lower than before"
         ) from error
     except BaseException:
-        pool.shutdown(wait=True, cancel_futures=True)
+        _end(pool, folder)
         raise
     pool.shutdown()
+
+
+def _end(pool: ProcessPoolExecutor, folder: Path) -> None:
+    """Kill the processes first: a second Ctrl-C while the pool waits for them would leave it waiting for ever."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    pool.shutdown(cancel_futures=True)
+    for unfinished in folder.rglob("*.partial"):
+        unfinished.unlink(missing_ok=True)
 
 
 def _record_shard(setup: RecorderSetup, plan: EpisodePlan, path: Path) -> int:

@@ -72,7 +72,7 @@ def get_task(name: str, robot: Robot | None = None) -> type[Task]:
     if name not in TASKS:
         raise ConfigError(unknown("task", name, TASKS))
     if robot is not None and not TASKS[name].supports(robot):
-        raise ConfigError(f"{robot.spec.name} can't do {name}; it can do: {', '.join(tasks_of(robot))}")
+        raise ConfigError(f"{robot.spec.name} can't do {name}; it can do tasks=[{','.join(tasks_of(robot))}]")
     return TASKS[name]
 
 

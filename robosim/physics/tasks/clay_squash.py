@@ -67,7 +67,7 @@ class ClaySquash(Task):
                       mass="{0.7 * self.u**3 * f.mass}" rgba="{f.tint(0.80, 0.42, 0.25)}"
                       dof="trilinear" cellcount="3 3 2">
               <elasticity young="{1.5e5 * self.u}" poisson=".3" damping=".01" yield="{YIELD}"/>
-              <contact condim="3" friction="{f.friction}" solref=".004 1" solimp=".95 .99 .001"
+              <contact condim="3" friction="{f.friction}" solref=".004 1" solimp=".95 .999 .001" solmix="100"
                        selfcollide="none" {THING_CONTACT}/>
             </flexcomp>""")
 

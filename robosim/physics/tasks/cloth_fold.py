@@ -57,7 +57,7 @@ class ClothFold(Task):
                       pos="{self.at(0, 0)[0]} 0 {1.1 * RADIUS * u}" radius="{RADIUS * u}"
                       mass="{0.05 * u**2 * f.mass}" rgba="{f.tint(0.16, 0.42, 0.85)}">
               <edge equality="true" solref=".008 1"/>
-              <contact condim="3" friction="{0.9 * f.friction}" solref=".004 1" solimp=".95 .99 .001"
+              <contact condim="3" friction="{0.9 * f.friction}" solref=".004 1" solimp=".95 .999 .001" solmix="100"
                        selfcollide="none" contype="16" conaffinity="8"/>
             </flexcomp>""",
             sticky="cloth",

@@ -75,7 +75,7 @@ class RopePlace(Task):
         x, y, _ = self.at(0, 0)
         # `solmix`: its own hardness counts, not the mean with the other's. Pressed down by the arm, so light a thing
         # would sink through the table.
-        hard = 'solref=".004 1" solimp=".95 .999 .001" solmix="100"'
+        hard = 'solref=".004 1" solimp=".98 .9995 .0005" solmix="100"'
         contact = f'friction="{0.6 * f.friction}" {hard} {THING_CONTACT}'
         red_end = (
             f'<geom type="sphere" size="{ball}" rgba="{f.tint(0.90, 0.10, 0.10)}" mass="{mass}" {contact}/>'
