@@ -42,7 +42,7 @@ def in_the_air(recorder: Recorder, setting: Setting) -> Simulation:
     """A simulation in which the expert holds the thing and moves it."""
     task = setting.task
     for simulation, reading in play(recorder, setting, 3, 40):
-        if task.object(reading)[2] > task.goal(reading)[2] + 0.03 * task.u:
+        if task.object(reading)[2] > task.goal(reading)[2] + 0.015 * task.u:
             return simulation
     raise AssertionError("the expert lifted nothing")
 
