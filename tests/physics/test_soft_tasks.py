@@ -39,10 +39,10 @@ def play(recorder: Recorder, setting: Setting, seed: int, periods: int):
 
 
 def in_the_air(recorder: Recorder, setting: Setting) -> Simulation:
-    """A simulation in which the expert holds the thing and moves it."""
+    """A simulation in which the expert holds the thing and moves it. (Seed 2 draws a high carry on both arms.)"""
     task = setting.task
-    for simulation, reading in play(recorder, setting, 3, 40):
-        if task.object(reading)[2] > task.goal(reading)[2] + 0.015 * task.u:
+    for simulation, reading in play(recorder, setting, 2, 40):
+        if task.object(reading)[2] > task.goal(reading)[2] + 0.03 * task.u:
             return simulation
     raise AssertionError("the expert lifted nothing")
 
@@ -169,7 +169,7 @@ def test_rough_treatment_breaks_nothing(recorders, arm, name, periods):
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_state_saved_in_a_grasp_continues_bit_for_bit(recorders, arm, name):
     recorder = recorders[arm]
-    setting = recorder.setting(name, 3)
+    setting = recorder.setting(name, 2)
     simulation = in_the_air(recorder, setting)
     state = simulation.get_state()
     command = simulation.read().agent_pos
