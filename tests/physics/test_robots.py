@@ -133,9 +133,7 @@ def test_wild_commands_leave_the_arm_above_the_table(robot: Robot, scenes, rng):
             command = rng.uniform(lower, upper)
         simulation.step(command)
         lowest = simulation._data.geom_xpos[moving, 2].min()
-        assert (
-            lowest > -0.01
-        )  # at 3 m/s a fingertip goes 12 mm in one physics step, before it can meet the table
+        assert lowest > -0.006
     assert np.isfinite(simulation.get_state()).all() and simulation.warnings == 0
 
 

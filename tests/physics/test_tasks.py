@@ -137,7 +137,7 @@ def shake(recorder: Recorder, task: str, steps: int) -> None:
     simulation = setting.simulation()
     simulation.reset(draw_start(setting.task, setting.scene, recorder.kinematics, 1))
     spec, rng = recorder.robot.spec, np.random.default_rng(1)
-    deepest, dip = -0.006 * recorder.robot.workspace.scale, -0.02
+    deepest, dip = -0.006 * recorder.robot.workspace.scale, -0.006
     command = simulation.read().agent_pos
     for step in range(steps):
         if step % 5 == 0:
