@@ -37,7 +37,7 @@ COLUMNS = (
 
 @dataclass
 class ExpertsConfig(RunOptions):
-    """`task`, `robot`: None for all that exist. `seed` is the first episode's: far from those of collections."""
+    """`task`, `robot`: None for all that exist. `seed`: of the first episode; no test uses one from 50000 on."""
 
     seed: int = 50_000
     task: str | None = None

@@ -32,7 +32,6 @@ MISS = 0.03
 GRASP = 0.012
 """Tip height of a grasp that is tried."""
 
-
 APART = 0.07
 """Between the fingertips before they close."""
 

@@ -57,13 +57,14 @@ def test_a_summary_has_interval_means_and_the_seeds_that_failed():
 def test_experts_prints_json_and_writes_it(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bench_experts(
-        "bench experts", ["task=reach", "robot=panda", "episodes=3", "workers=1", "out=made/experts.json"]
+        "bench experts",
+        ["task=reach", "robot=panda", "episodes=3", "workers=1", "seed=3", "out=made/experts.json"],
     )
     shown = capsys.readouterr()
     result = json.loads(shown.out)
     assert result == json.loads(Path("made/experts.json").read_text())
     assert result["command"].startswith("robosim bench experts task=reach")
-    assert result["seed"] == 50_000 and result["machine"]["mujoco"]
+    assert result["seed"] == 3 and result["machine"]["mujoco"]
     (row,) = result["results"]
     assert (row["task"], row["robot"], row["episodes"]) == ("reach", "panda", 3)
     assert row["successes"] == 3 and row["warnings"] == 0 and row["interval"][0] < 1 == row["interval"][1]
@@ -80,7 +81,9 @@ def test_the_first_seed_decides_the_result():
 
 def test_physics_prints_figures_and_draws_a_sheet(tmp_path: Path, capsys):
     sheet = tmp_path / "sheet.png"
-    bench_physics("bench physics", ["task=reach", "robot=panda", "episodes=1", "workers=2", f"sheet={sheet}"])
+    bench_physics(
+        "bench physics", ["task=reach", "robot=panda", "episodes=1", "workers=2", "seed=3", f"sheet={sheet}"]
+    )
     result = json.loads(capsys.readouterr().out)
     (row,) = result["results"]
     assert row["control_steps_per_second"] > row["frames_per_second_core"] > 0

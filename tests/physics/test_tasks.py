@@ -130,8 +130,8 @@ def test_500_wild_steps_leave_every_task_sound(recorders, task, robot):
 def shake(recorder: Recorder, task: str, steps: int) -> None:
     """Random joint targets, redrawn every half second, over the whole of the joints' ranges.
 
-    No thing's lowest point goes through the table. Fingertips that are driven into it at full speed may dip in for a
-    moment: at 1.4 m/s they move 6 mm a substep.
+    No thing's lowest point goes through the table. Fingertips driven into it at full speed may dip in for a moment: at
+    1.4 m/s they move 6 mm a substep.
     """
     setting = recorder.setting(task, seed=1)
     simulation = setting.simulation()
