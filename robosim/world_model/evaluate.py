@@ -35,15 +35,15 @@ def evaluate_dynamics(
     # Shifted by half the set: no clip keeps its own, as some would under a random permutation, nor its neighbour's.
     random = rollout_batches(world, start, latents.roll(max(1, len(latents) // 2), 0), seed, batch)
     last = clips[:, context - 1]
-    last_tokenized = world.decode_tokens(world.encode_frames(last)).cpu()
+    reconstructed = torch.cat([world.reconstruct_clips(part).cpu() for part in clips.split(batch)])
     horizons = [h for h in HORIZONS if h <= true.shape[1]]
     figures: dict[str, Any] = {"horizons": horizons}
     curves: dict[str, Tensor] = {
         "": predicted,
         "random_latents_": random,
-        "repeat_last_": last_tokenized[:, None].expand_as(true),
+        "repeat_last_": reconstructed[:, context - 1 : context].expand_as(true),
         "repeat_last_raw_": last[:, None].expand_as(true),
-        "ceiling_": torch.stack([world.decode_tokens(world.encode_frames(clip)).cpu() for clip in true]),
+        "ceiling_": reconstructed[:, context:],
     }
     for name, frames in curves.items():
         moving, whole = {}, {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,12 +16,14 @@ from torch import Tensor
 from robosim.checkpoint import load_tensors, read_json
 from robosim.config import build
 from robosim.errors import CheckpointError
-from robosim.world_model.decoding import SamplingConfig, decode_frame
-from robosim.world_model.draft import draft_next
+from robosim.world_model.decoding import SamplingConfig, commit_frame, refine_frame
+from robosim.world_model.draft import check_draft, draft_next
 from robosim.world_model.dynamics import Dynamics, DynamicsConfig
 from robosim.world_model.latent_action import LatentActionConfig, LatentActionModel
-from robosim.world_model.st_transformer import TemporalCache
-from robosim.world_model.tokenizer import Tokenizer, TokenizerConfig
+from robosim.world_model.temporal_cache import TemporalCache
+from robosim.world_model.tokenizer import Tokenizer, TokenizerConfig, TokenizerState
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass
@@ -31,22 +34,28 @@ class RolloutState:
     frames: Tensor
     """The present frames, decoded: float32 in [0, 1], [B, H, W, 3]."""
     cache: TemporalCache
+    """The dynamics' past."""
+    codec: TokenizerState
+    """The tokenizer's past; empty where it codes each frame alone."""
     generators: list[torch.Generator]
 
     def copy(self) -> RolloutState:
         """A branch: it and the original go on independently, with the same noise ahead."""
         generators = [torch.Generator().set_state(generator.get_state()) for generator in self.generators]
-        return RolloutState(self.tokens_BN.clone(), self.frames.clone(), self.cache.copy(), generators)
+        past = self.cache.copy(), self.codec.copy()
+        return RolloutState(self.tokens_BN.clone(), self.frames.clone(), *past, generators)
 
     def take_rows(self, rows: Tensor) -> RolloutState:
         """`rows` (int64) as a state of their own, with the very generators of those rows."""
         generators = [self.generators[row] for row in rows.tolist()]
-        return RolloutState(self.tokens_BN[rows], self.frames[rows], self.cache.take_rows(rows), generators)
+        past = self.cache.take_rows(rows), self.codec.take_rows(rows)
+        return RolloutState(self.tokens_BN[rows], self.frames[rows], *past, generators)
 
     def put_rows(self, rows: Tensor, other: RolloutState) -> None:
         """Overwrite `rows` (int64) by all the rows of `other`, as when single rows are reset."""
         self.tokens_BN[rows], self.frames[rows] = other.tokens_BN, other.frames
         self.cache.put_rows(rows, other.cache)
+        self.codec.put_rows(rows, other.codec)
         for row, generator in zip(rows.tolist(), other.generators, strict=True):
             self.generators[row] = generator
 
@@ -63,14 +72,20 @@ class WorldModel:
     def __post_init__(self) -> None:
         for module in (self.tokenizer, self.latent_action, self.dynamics):
             module.eval().requires_grad_(False)
+        if self.dynamics.config.draft:
+            check_draft(self.tokenizer, self.latent_action)
 
     @classmethod
-    def load(cls, run: Path, device: str = "cpu") -> WorldModel:
-        """Load the three models of a run folder. Raises `CheckpointError` when one is missing or damaged."""
+    def load(cls, run: Path, device: str = "cpu", precision: Precision = "float32") -> WorldModel:
+        """Load the three models of a run folder. Raises `CheckpointError` when one is missing or damaged.
+
+        `precision`: number type of the dynamics' weights and cache.
+        """
         tokenizer = load_tokenizer(run / "tokenizer")
         latent_action = load_latent_action(run / "latent_action")
         dynamics, sampling = load_dynamics(run / "dynamics", tokenizer, latent_action)
-        parts = (tokenizer.to(device), latent_action.to(device), dynamics.to(device))
+        dynamics = dynamics.to(device, getattr(torch, precision))
+        parts = (tokenizer.to(device), latent_action.to(device), dynamics)
         return cls(*parts, sampling=sampling)
 
     @property
@@ -92,22 +107,26 @@ class WorldModel:
 
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Frames uint8 or float [..., H, W, 3] → tokens int64 [..., N]."""
+        """Frames uint8 or float [..., H, W, 3], each alone → tokens int64 [..., N]."""
         return self.tokenizer.encode(frames.to(self.device))
 
     @torch.no_grad()
     def decode_tokens(self, tokens: Tensor) -> Tensor:
-        """Tokens [..., N] → frames uint8 [..., H, W, 3]."""
+        """Tokens [..., N], each frame's alone → frames uint8 [..., H, W, 3]."""
         return to_uint8(self.tokenizer.decode(tokens.to(self.device)))
+
+    @torch.no_grad()
+    def reconstruct_clips(self, frames_BTHWI: Tensor) -> Tensor:
+        """Clips uint8 [B, T, H, W, 3] → what the tokenizer, which may look back in time, gives back of them; uint8."""
+        tokens_BTN = self.tokenizer.encode_clips(frames_BTHWI.to(self.device))
+        return to_uint8(self.tokenizer.decode_clips(tokens_BTN))
 
     @torch.no_grad()
     def infer_latents(self, frames: Tensor) -> Tensor:
         """Clips uint8 [B, T, H, W, 3] → latent actions float32 [B, T − 1, A]."""
-        frames = frames.to(self.device)
-        batch, time = frames.shape[:2]
-        x, y = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
-        return self.latent_action.infer(x, y).view(batch, time - 1, self.latent_dim)
+        return self.latent_action.infer_clips(frames.to(self.device))
 
+    @torch.no_grad()
     def start(
         self,
         frames: Tensor,
@@ -121,55 +140,57 @@ class WorldModel:
         if frames.ndim != 5 or frames.shape[1] < 1:
             raise ValueError(f"context frames must be [B, C, H, W, 3] with C ≥ 1, got {tuple(frames.shape)}")
         frames = frames.to(self.device)
-        tokens_BTN = self.encode_frames(frames)
-        if latents is None and frames.shape[1] > 1:
-            latents = self.infer_latents(frames)
-        rows = len(frames)
+        tokens_BTN = self.tokenizer.encode_clips(frames)
+        rows, length = tokens_BTN.shape[:2]
+        if latents is None:
+            nothing = torch.zeros(rows, 0, self.latent_dim, device=self.device)
+            latents = self.infer_latents(frames) if length > 1 else nothing
         generators = list(generators) if generators is not None else seeded_generators(range(rows))
-        first = tokens_BTN[:, 0]
-        state = RolloutState(
-            first, self.tokenizer.decode(first), self.dynamics.body.new_cache(rows), generators
-        )
-        self._commit(state, first, None)
-        for t in range(1, frames.shape[1]):
-            assert latents is not None
-            self._commit(state, tokens_BTN[:, t], latents[:, t - 1].to(self.device))
+        past = self.dynamics.body.new_cache(rows), self.tokenizer.new_state(rows)
+        state = RolloutState(tokens_BTN[:, 0], torch.empty(0), *past, generators)
+        for t in range(length):
+            self.take_known(state, tokens_BTN[:, t], latents[:, t - 1] if t else None)
         return state
 
+    @torch.no_grad()
     def step(self, state: RolloutState, latent_BA: Tensor) -> Tensor:
         """Advance every row by one frame, in place; returns the new frames uint8 [B, H, W, 3]."""
-        latent_BA = latent_BA.to(self.device, torch.float32)
-        draft = self._draft(state, latent_BA)
-        state.tokens_BN = decode_frame(
-            self.dynamics, state.cache, latent_BA, draft, state.generators, self.sampling
-        )
-        with torch.no_grad():
-            state.frames = self.tokenizer.decode(state.tokens_BN)
+        latent_BA = self.latent_action.snap(latent_BA.to(self.device, torch.float32))
+        draft_BNF = self.draft(state, latent_BA)
+        past = self.dynamics, state.cache
+        tokens_BN = refine_frame(*past, latent_BA, draft_BNF, state.generators, self.sampling)
+        commit_frame(*past, tokens_BN, latent_BA, draft_BNF)
+        self.show(state, tokens_BN)
         return to_uint8(state.frames)
+
+    @torch.no_grad()
+    def take_known(self, state: RolloutState, tokens_BN: Tensor, latent_BA: Tensor | None) -> None:
+        """Go on, in place, to a frame whose tokens are known; `latent_BA` led to it, None for the first frame."""
+        draft_BNF = None
+        if latent_BA is not None:
+            latent_BA = self.latent_action.snap(latent_BA.to(self.device, torch.float32))
+            draft_BNF = self.draft(state, latent_BA)
+        commit_frame(self.dynamics, state.cache, tokens_BN, latent_BA, draft_BNF)
+        self.show(state, tokens_BN)
+
+    @torch.no_grad()
+    def draft(self, state: RolloutState, latent_BA: Tensor) -> Tensor | None:
+        """The next frame's draft; a temporal tokenizer's encoder takes the present frame into its past by it."""
+        if not self.dynamics.config.draft:
+            return None
+        present = state.tokens_BN, state.frames
+        return draft_next(self.tokenizer, self.latent_action, *present, latent_BA, state.codec)
+
+    @torch.no_grad()
+    def show(self, state: RolloutState, tokens_BN: Tensor) -> None:
+        """Make these tokens the present frame and decode its pixels."""
+        state.tokens_BN = tokens_BN
+        state.frames = self.tokenizer.decode_next(tokens_BN, state.codec)
 
     def rollout(self, frames: Tensor, latents: Tensor, seed: int = 0) -> Tensor:
         """Context `frames` uint8 [B, C, H, W, 3] and `latents` [B, T, A] → predicted uint8 [B, T, H, W, 3]."""
         state = self.start(frames, generators=seeded_generators(range(seed, seed + len(frames))))
         return torch.stack([self.step(state, latents[:, t]) for t in range(latents.shape[1])], 1)
-
-    def _draft(self, state: RolloutState, latent_BA: Tensor) -> Tensor | None:
-        if not self.dynamics.config.draft:
-            return None
-        return draft_next(self.tokenizer, self.latent_action, state.tokens_BN, state.frames, latent_BA)
-
-    @torch.no_grad()
-    def _commit(self, state: RolloutState, tokens_BN: Tensor, latent_BA: Tensor | None) -> None:
-        """Store a known frame; `latent_BA` led to it, None for the first frame."""
-        rows = len(tokens_BN)
-        if latent_BA is None:
-            draft = tokens_BN.new_zeros(rows, self.dynamics.num_tokens, self.dynamics.draft_features).float()
-        else:
-            draft = self._draft(state, latent_BA)
-        action = torch.zeros(rows, self.latent_dim, device=self.device) if latent_BA is None else latent_BA
-        has_past = torch.full((rows,), latent_BA is not None, device=self.device)
-        visible = torch.zeros_like(tokens_BN, dtype=torch.bool)
-        self.dynamics.step(tokens_BN, visible, action, draft, has_past, state.cache, commit=True)
-        state.tokens_BN, state.frames = tokens_BN, self.tokenizer.decode(tokens_BN)
 
 
 def seeded_generators(seeds: Sequence[int] | range) -> list[torch.Generator]:
@@ -177,8 +198,9 @@ def seeded_generators(seeds: Sequence[int] | range) -> list[torch.Generator]:
 
 
 def to_uint8(frames: Tensor) -> Tensor:
-    """Float frames in [0, 1] → uint8."""
-    return (frames * 255).round().to(torch.uint8)
+    """Float frames in [0, 1] → uint8, pixel by pixel in memory: convolutions leave single frames channel by channel,
+    and what is summed over pixels in another order rounds differently."""
+    return (frames * 255).round().to(torch.uint8).contiguous()
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -200,8 +222,14 @@ def load_dynamics(
 ) -> tuple[Dynamics, SamplingConfig]:
     data = read_json(folder / "model.json")
     config = build(DynamicsConfig, data["config"], str(folder / "model.json"))
-    model = Dynamics(config, tokenizer.config.levels, tokenizer.num_tokens, latent_action.config.dim)
+    model = make_dynamics(config, tokenizer, latent_action)
     return load_weights(model, folder), build(SamplingConfig, data["sampling"], str(folder / "model.json"))
+
+
+def make_dynamics(config: DynamicsConfig, tokenizer: Tokenizer, latent_action: LatentActionModel) -> Dynamics:
+    """A new dynamics that fits the other two models."""
+    sizes = tokenizer.digit_levels, tokenizer.num_tokens, latent_action.config.dim, tokenizer.code_dim
+    return Dynamics(config, *sizes)
 
 
 def load_weights[M: torch.nn.Module](model: M, folder: Path) -> M:

@@ -8,11 +8,12 @@ import torch
 from robosim.spec import EnvSpec
 from robosim.world_model import LearnedEnv, WorldModel
 from robosim.world_model.decoding import SamplingConfig
-from robosim.world_model.dynamics import Dynamics, DynamicsConfig
+from robosim.world_model.dynamics import DynamicsConfig
 from robosim.world_model.latent_action import LatentActionConfig, LatentActionModel
 from robosim.world_model.protocols import ProbeReading
 from robosim.world_model.st_transformer import STConfig
 from robosim.world_model.tokenizer import Tokenizer, TokenizerConfig
+from robosim.world_model.world import make_dynamics
 
 
 class ToyAdapter:
@@ -52,7 +53,7 @@ def make_toy_world(size: int) -> WorldModel:
     latent_action = LatentActionModel(LatentActionConfig(channels=8, blocks=1), size)
     torch.nn.init.normal_(latent_action.forward_model.head.weight, std=0.2)
     config = DynamicsConfig(STConfig(dim=16, heads=2, layers=2, window=4))
-    dynamics = Dynamics(config, tokenizer.config.levels, tokenizer.num_tokens, 5)
+    dynamics = make_dynamics(config, tokenizer, latent_action)
     return WorldModel(tokenizer, latent_action, dynamics, SamplingConfig(steps=2, temperature=0.0))
 
 

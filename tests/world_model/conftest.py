@@ -1,29 +1,40 @@
 """A world model of toy size, untrained but with weights large enough that everything it does shows."""
 
+from typing import Any, Literal
+
 import pytest
 import torch
 
 from robosim.world_model.decoding import SamplingConfig
-from robosim.world_model.dynamics import Dynamics, DynamicsConfig
+from robosim.world_model.dynamics import DynamicsConfig
 from robosim.world_model.latent_action import LatentActionConfig, LatentActionModel
 from robosim.world_model.st_transformer import STConfig
 from robosim.world_model.tokenizer import Tokenizer, TokenizerConfig
-from robosim.world_model.world import WorldModel
+from robosim.world_model.world import WorldModel, make_dynamics
 
 SIZE = 16
 
 
-def make_world(draft: bool = True, prediction: str = "codes") -> WorldModel:
+def make_world(
+    temporal: bool = False, quantiser: Literal["fsq", "vq"] = "fsq", size: int = SIZE, **dynamics: Any
+) -> WorldModel:
+    """`temporal`: a tokenizer that sees three frames; `dynamics`: what differs in its configuration."""
     torch.manual_seed(0)
-    tokenizer = Tokenizer(TokenizerConfig(channels=8), SIZE)
-    latent_action = LatentActionModel(LatentActionConfig(channels=8, blocks=1), SIZE)
+    if temporal:
+        coder = STConfig(dim=16, heads=2, layers=2, window=3)
+        kind = TokenizerConfig(kind="vit", quantiser=quantiser, encoder=coder, decoder=coder, code_dim=6)
+    else:
+        kind = TokenizerConfig(channels=8, quantiser=quantiser, code_dim=6)
+    tokenizer = Tokenizer(kind, size)
+    latent_action = LatentActionModel(LatentActionConfig(channels=8, blocks=1), size)
     torch.nn.init.normal_(latent_action.forward_model.head.weight, std=0.2)
-    config = DynamicsConfig(STConfig(dim=16, heads=2, layers=2, window=4), draft=draft, prediction=prediction)
-    dynamics = Dynamics(config, tokenizer.config.levels, tokenizer.num_tokens, 5)
-    for name, parameter in dynamics.named_parameters():
-        if "norm" not in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return WorldModel(tokenizer, latent_action, dynamics, SamplingConfig(steps=3))
+    transformer = STConfig(dim=16, heads=2, layers=2, window=4)
+    model = make_dynamics(DynamicsConfig(transformer, **dynamics), tokenizer, latent_action)
+    for part in (tokenizer, model) if temporal else (model,):
+        for name, parameter in part.named_parameters():
+            if "norm" not in name or "modulation" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+    return WorldModel(tokenizer, latent_action, model, SamplingConfig(steps=3))
 
 
 @pytest.fixture

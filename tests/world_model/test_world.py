@@ -5,41 +5,92 @@ from itertools import pairwise
 import pytest
 import torch
 
-from robosim.world_model.decoding import SamplingConfig, decode_frame, sample
-from robosim.world_model.draft import draft_next
+from robosim.world_model.decoding import SamplingConfig
+from robosim.world_model.draft import draft_clips
 from robosim.world_model.dynamics import has_past_like, led_to
 from robosim.world_model.evaluate import evaluate_dynamics
+from robosim.world_model.metrics import pooled_psnr
 from robosim.world_model.world import seeded_generators
 from tests.world_model.conftest import make_world
 
 LATENTS = torch.linspace(-1.4, 1.4, 8 * 6 * 5).view(8, 6, 5)
 
 
-@pytest.mark.parametrize("prediction", ["codes", "digits"])
+KINDS = [
+    *({"injection": i, "prediction": p} for i in ("add", "prepend", "modulate") for p in ("codes", "digits")),
+    {"draft": False},
+    {"quantiser": "vq"},
+    {"temporal": True},
+    {"temporal": True, "quantiser": "vq", "injection": "prepend"},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 @torch.no_grad()
-def test_cached_logits_equal_the_uncached_forward_over_the_whole_history(video, prediction):
-    world = make_world(prediction=prediction)
-    latents = world.infer_latents(video)
-    tokens, dynamics = world.encode_frames(video), world.dynamics
-    padded = torch.cat([latents, torch.zeros(8, 1, 5)], 1)
-    drafts = torch.zeros(*tokens.shape, dynamics.draft_features)
-    for t in range(1, 7):
-        decoded = world.tokenizer.decode(tokens[:, t - 1])
-        drafts[:, t] = draft_next(
-            world.tokenizer, world.latent_action, tokens[:, t - 1], decoded, latents[:, t - 1]
-        )
-    visible = torch.zeros_like(tokens, dtype=torch.bool)
-    hidden = visible.clone()
-    hidden[:, -1] = True
-    x = dynamics.embed(tokens, hidden, led_to(padded), drafts, has_past_like(tokens))
-    whole = dynamics.logits(dynamics.body(x)[:, -1])
-    state = world.start(video[:, :-1])
+def test_cached_logits_equal_the_uncached_forward_over_the_whole_history(video, kind):
+    """The history is made by K refinement steps and a commit a frame; then all of it goes through at once."""
+    world = make_world(**kind)
+    dynamics = world.dynamics
+    latents = torch.cat([world.infer_latents(video[:, :3]), LATENTS], 1)
+    state = world.start(video[:, :3])
+    tokens = [*world.tokenizer.encode_clips(video[:, :3]).unbind(1)]
+    for t in range(2, latents.shape[1]):
+        world.step(state, latents[:, t])
+        tokens.append(state.tokens_BN)
+    history = torch.stack(tokens, 1)
+    assert history.shape[1] > 2 * dynamics.config.transformer.window, "the ring has gone round"
+    present = world.draft(state, LATENTS[:, 0])
+    cached_tokens = torch.zeros_like(state.tokens_BN)
+    hidden = torch.arange(4).expand(8, 4) >= 2
     has_past = torch.ones(8, dtype=torch.bool)
-    cached = dynamics.step(
-        tokens[:, -1], hidden[:, -1], latents[:, -1], drafts[:, -1], has_past, state.cache, commit=False
+    cached = dynamics.step(cached_tokens, hidden, LATENTS[:, 0], present, has_past, state.cache, commit=False)
+
+    whole = torch.cat([history, cached_tokens[:, None]], 1)
+    actions = torch.cat([latents, LATENTS[:, :1], LATENTS[:, :1]], 1)
+    drafts = (
+        draft_clips(world.tokenizer, world.latent_action, whole, actions) if present is not None else None
     )
-    for ours, full in zip(cached, whole, strict=True):
+    mask = torch.zeros_like(whole, dtype=torch.bool)
+    mask[:, -1] = hidden
+    x, condition = dynamics.embed(whole, mask, led_to(actions), drafts, has_past_like(whole))
+    uncached = dynamics.logits(dynamics.of_tokens(dynamics.body(x, condition))[:, -1])
+    for ours, full in zip(cached, uncached, strict=True):
         assert (ours - full).abs().max() <= 1e-4 * full.abs().max()
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+@torch.no_grad()
+def test_frames_shown_one_by_one_equal_the_tokenizer_over_the_whole_clip(video, temporal):
+    world = make_world(temporal=temporal)
+    state = world.start(video[:, :1])
+    tokens, frames = [state.tokens_BN], [state.frames]
+    for t in range(6):
+        world.step(state, LATENTS[:, t])
+        tokens.append(state.tokens_BN)
+        frames.append(state.frames)
+    whole = world.tokenizer.decode_clips(torch.stack(tokens, 1))
+    torch.testing.assert_close(torch.stack(frames, 1), whole, rtol=1e-4, atol=1e-4)
+    alone = world.tokenizer.decode(tokens[-1])
+    assert torch.allclose(alone, frames[-1], atol=1e-4) != temporal, "a temporal tokenizer looks back"
+
+
+def test_a_known_frame_leaves_the_same_past_as_a_decoded_one(world, video):
+    state = world.start(video[:2, :3])
+    told = state.copy()
+    for t in range(5):
+        world.step(state, LATENTS[:2, t])
+        world.take_known(told, state.tokens_BN, LATENTS[:2, t])
+    assert torch.equal(told.frames, state.frames)
+    torch.testing.assert_close(told.cache.keys, state.cache.keys)
+
+
+def test_bfloat16_weights_play_and_stay_near_float32(world, video):
+    world.sampling = SamplingConfig(steps=3, temperature=0.0)
+    frames = [world.rollout(video[:2, :3], LATENTS[:2])]
+    world.dynamics.bfloat16()
+    frames.append(world.rollout(video[:2, :3], LATENTS[:2]))
+    assert world.start(video[:2, :3]).cache.keys.dtype == torch.bfloat16
+    assert (frames[0][:, 0] == frames[1][:, 0]).float().mean() > 0.5
 
 
 def test_the_latent_action_changes_the_next_frame(world, video):
@@ -69,6 +120,16 @@ def test_delta_psnr_is_zero_exactly_where_latents_carry_nothing(video):
     assert figures["delta_psnr_db"] == 0
 
 
+def test_the_ceiling_of_a_temporal_tokenizer_sees_the_whole_clip(video):
+    world = make_world(temporal=True)
+    figures, _ = evaluate_dynamics(world, video, context=2)
+    clips = world.reconstruct_clips(video)
+    alone = world.decode_tokens(world.encode_frames(video))
+    whole, cold = (pooled_psnr(frames[:, 5], video[:, 5]) for frames in (clips, alone))
+    assert figures["ceiling_psnr_db"]["4"] == pytest.approx(whole) and abs(whole - cold) > 1e-3
+    assert figures["repeat_last_psnr_db"]["1"] == pytest.approx(pooled_psnr(clips[:, 1], video[:, 2]))
+
+
 def test_an_action_touches_no_frame_before_its_own(world, video):
     changed = LATENTS.clone()
     changed[:, 3] *= -1
@@ -86,7 +147,9 @@ def test_batch_of_one_equals_batch_of_eight(world, video):
     assert (together[:1] == other).float().mean() < 0.7
 
 
-def test_a_branch_goes_on_like_the_original_and_leaves_it_alone(world, video):
+@pytest.mark.parametrize("temporal", [False, True])
+def test_a_branch_goes_on_like_the_original_and_leaves_it_alone(video, temporal):
+    world = make_world(temporal=temporal)
     state = world.start(video[:2, :3])
     branch = state.copy()
     ahead = [world.step(branch, LATENTS[:2, t]) for t in range(4)]
@@ -94,7 +157,9 @@ def test_a_branch_goes_on_like_the_original_and_leaves_it_alone(world, video):
     assert all(torch.equal(a, b) for a, b in zip(ahead, again, strict=True))
 
 
-def test_rows_put_into_a_running_batch_are_as_if_alone(world, video):
+@pytest.mark.parametrize("temporal", [False, True])
+def test_rows_put_into_a_running_batch_are_as_if_alone(video, temporal):
+    world = make_world(temporal=temporal)
     state = world.start(video[:3, :3])
     world.step(state, LATENTS[:3, 0])
     fresh = world.start(video[3:4, :2], generators=seeded_generators([7]))
@@ -142,27 +207,11 @@ def mask_size(seen) -> int:
 @torch.no_grad()
 def test_decoding_commits_the_final_tokens(world, video):
     state = world.start(video[:2, :3])
-    draft = world._draft(state, LATENTS[:2, 0])
+    draft = world.draft(state, LATENTS[:2, 0])
     cache = state.cache.copy()
-    tokens = decode_frame(
-        world.dynamics, state.cache, LATENTS[:2, 0], draft, seeded_generators([0, 1]), world.sampling
-    )
-    visible = torch.zeros_like(tokens, dtype=torch.bool)
+    world.step(state, LATENTS[:2, 0])
+    visible = torch.zeros_like(state.tokens_BN, dtype=torch.bool)
     has_past = torch.ones(2, dtype=torch.bool)
-    world.dynamics.step(tokens, visible, LATENTS[:2, 0], draft, has_past, cache, commit=True)
+    world.dynamics.step(state.tokens_BN, visible, LATENTS[:2, 0], draft, has_past, cache, commit=True)
     torch.testing.assert_close(cache.keys, state.cache.keys)
-
-
-def test_sampling_follows_the_probabilities():
-    logits = torch.log(torch.tensor([0.1, 0.6, 0.3])).expand(20_000, 3)
-    draw, probability = sample(logits, torch.rand(20_000, generator=torch.Generator().manual_seed(0)), 1.0)
-    share = torch.bincount(draw, minlength=3) / len(draw)
-    torch.testing.assert_close(share, torch.tensor([0.1, 0.6, 0.3]), atol=0.02, rtol=0)
-    torch.testing.assert_close(probability, torch.tensor([0.1, 0.6, 0.3])[draw])
-    assert (sample(logits, torch.rand(20_000), 0.0)[0] == 1).all()
-
-
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"temperature": -1.0}])
-def test_impossible_sampling_is_refused(wrong):
-    with pytest.raises(ValueError, match="sampling needs"):
-        SamplingConfig(**wrong)
+    assert cache.position.tolist() == state.cache.position.tolist() == [4, 4]

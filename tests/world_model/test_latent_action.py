@@ -1,0 +1,214 @@
+"""Latent actions: each choice carries the motion, stays in its bounds, and never needs another process's data."""
+
+import pytest
+import torch
+
+from robosim.world_model.batch_norm import BatchNorm
+from robosim.world_model.latent_action import (
+    BOUND,
+    LatentActionConfig,
+    LatentActionModel,
+    evaluate_latent_actions,
+    infer_clip,
+)
+from robosim.world_model.st_transformer import STConfig
+
+ALONE = STConfig(dim=16, heads=2, layers=1, window=1)
+PAST = STConfig(dim=16, heads=2, layers=2, window=3)
+
+KINDS = {
+    "noise": {},
+    "fsq": {"quantise": "fsq"},
+    "discrete": {"kind": "discrete"},
+}
+NETWORKS = {
+    "conv": {"channels": 8, "blocks": 1},
+    "transformer": {"network": "transformer", "patch": 4, "transformer": ALONE},
+    "transformer with a past": {"network": "transformer", "patch": 4, "transformer": PAST},
+}
+
+
+def make(**changes) -> LatentActionModel:
+    torch.manual_seed(0)
+    return LatentActionModel(LatentActionConfig(**changes), 16)
+
+
+def shaken(**changes) -> LatentActionModel:
+    """With weights so large that everything the model reads shows in what it gives out."""
+    model = make(**changes)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def squares(rows: int = 256, time: int = 2) -> torch.Tensor:
+    """Clips uint8 [rows, time, 16, 16, 3] of a square that moves by an amount of its own."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.full((rows, time, 16, 16, 3), 40, dtype=torch.uint8)
+    for i in range(rows):
+        at = torch.randint(3, 9, (2,), generator=generator)
+        by = torch.randint(-2, 3, (2,), generator=generator)
+        for t in range(time):
+            y, x = (at + t * by).clamp(0, 11).tolist()
+            frames[i, t, y : y + 5, x : x + 5] = torch.tensor([220, 120, 30], dtype=torch.uint8)
+    return frames
+
+
+def train(model: LatentActionModel, frames: torch.Tensor, steps: int, batch: int = 48) -> list[float]:
+    """The loss of every step."""
+    generator = torch.Generator().manual_seed(0)
+    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
+    losses = []
+    for step in range(steps):
+        rows = torch.randint(0, len(frames), (batch,), generator=generator)
+        loss, _ = model({"frames": frames[rows], "noise_seed": rows + 1000 * step})
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    model.eval()
+    return losses
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("forward_model", ["warp", "direct"])
+def test_every_choice_lowers_its_loss_and_comes_back_from_its_weights(network, kind, forward_model, video):
+    model = make(forward_model=forward_model, **KINDS[kind], **NETWORKS[network])
+    losses = train(model, video[:, 2:5], 12, batch=8)
+    assert min(losses[-4:]) < losses[0]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    latents = model.infer_clips(video)
+    assert latents.shape == (8, 6, 5) and latents.abs().max() <= BOUND + 1e-6
+    predicted = model.predict(video[:, 2], latents[:, 2])
+    assert predicted.shape == video[:, 2].shape and predicted.min() >= 0 and predicted.max() <= 1
+    twin = LatentActionModel(model.config, 16).eval()
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(twin.infer_clips(video), latents)
+    assert torch.equal(twin.predict(video[:, 2], latents[:, 2]), predicted)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@torch.no_grad()
+def test_only_a_transformer_with_a_past_looks_further_back_than_a_pair(network, video):
+    model = shaken(**NETWORKS[network])
+    clip, pair = model.infer_clips(video)[:, 4], model.infer(video[:, 4], video[:, 5])
+    latents = torch.linspace(-1, 1, 8 * 6 * 5).view(8, 6, 5)
+    in_clip = model.predict_clips(video[:, :-1], latents)[:, 4]
+    alone = model.predict(video[:, 4], latents[:, 4])
+    same = torch.allclose(clip, pair, atol=1e-4), torch.allclose(in_clip, alone, atol=1e-4)
+    assert same == ((True, True) if not model.config.sees_past else (False, False))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@torch.no_grad()
+def test_a_latent_action_knows_no_later_frame(network, video):
+    model, changed = shaken(**NETWORKS[network]), video.clone()
+    changed[:, 4:] = changed[:, 4:].flip(2)
+    a, b = model.infer_clips(video), model.infer_clips(changed)
+    torch.testing.assert_close(a[:, :3], b[:, :3])
+    assert (a[:, 3] - b[:, 3]).abs().max() > 1e-3
+
+
+def test_warp_starts_as_repeat_last(video):
+    model = make(**NETWORKS["conv"]).eval()
+    frame = video[:, 0].float() / 255
+    torch.testing.assert_close(model.predict(frame, torch.randn(8, 5)), frame, atol=1e-5, rtol=0)
+
+
+def test_trained_latent_actions_carry_the_motion():
+    """Squares that move by different amounts: shuffled latent actions must predict clearly worse."""
+    frames = squares()
+    model = make(channels=8, blocks=1)
+    train(model, frames[:224], 160)
+    figures = evaluate_latent_actions(model, frames[224:])
+    assert figures["psnr_db"] > figures["repeat_last_psnr_db"] + 2
+    assert figures["psnr_db"] > figures["shuffled_psnr_db"] + 3
+
+
+def test_discrete_latent_actions_use_all_their_codes():
+    frames = squares()
+    model = make(kind="discrete", channels=8, blocks=1)
+    train(model, frames[:224], 60)
+    figures = evaluate_latent_actions(model, frames[224:])
+    assert figures["codes_used"] >= 6, "of 8, on 32 held-out pairs"
+    assert "codes_used" not in evaluate_latent_actions(make(channels=8), frames[:8])
+
+
+def test_snapping_gives_a_known_action_and_playable_ones_are_known():
+    model = make(kind="discrete", **NETWORKS["conv"]).eval()
+    model.choose_playable(torch.empty(0, 5), seed=0)
+    assert torch.equal(model.playable, model.state_dict()["quantiser.codebook"])
+    assert torch.equal(model.snap(model.playable), model.playable)
+    near = model.playable[[3, 1]] + 1e-3
+    assert torch.equal(model.snap(near), model.playable[[3, 1]])
+    bounded = make(**NETWORKS["conv"])
+    assert torch.equal(bounded.snap(near), near)
+    bounded.choose_playable(torch.randn(50, 5), seed=0)
+    assert len(bounded.playable.unique(dim=0)) == 8
+
+
+def test_only_the_pairs_that_move_most_count(video):
+    """Still pairs beside the others change nothing: neither the loss nor the statistics nor the codebook."""
+    pairs = video[:, 2:4]
+    still = video[:, :1].expand(-1, 2, -1, -1, -1)
+    for network in ("conv", "transformer"):
+        alone = make(kind="discrete", keep_pairs=1.0, **NETWORKS[network])
+        beside = make(kind="discrete", keep_pairs=0.5, **NETWORKS[network])
+        batch = {"frames": torch.cat([still, pairs]), "noise_seed": torch.arange(16)}
+        loss, metrics = beside(batch)
+        expected, _ = alone({"frames": pairs, "noise_seed": torch.arange(8)})
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(alone.norm.mean, beside.norm.mean)
+        codebooks = (model.state_dict()["quantiser.codebook"] for model in (alone, beside))
+        torch.testing.assert_close(*codebooks)
+        assert metrics["weight"] == 8
+
+
+def test_a_process_whose_pairs_are_all_too_slow_takes_part_with_weight_zero(video, monkeypatch):
+    model = make(kind="discrete", **NETWORKS["conv"])
+    model({"frames": video[:, 2:4], "noise_seed": torch.arange(8)})  # so that the codebook has begun
+    monkeypatch.setattr(model, "liveliest", lambda motion: torch.zeros_like(motion, dtype=torch.bool))
+    loss, metrics = model({"frames": video[:, 2:4], "noise_seed": torch.arange(8)})
+    loss.backward()
+    assert loss.item() == 0 and metrics["weight"].item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def test_batch_norm_is_pytorchs():
+    ours, theirs = BatchNorm(3), torch.nn.BatchNorm1d(3, affine=False)
+    for scale in (1.0, 4.0):
+        x = torch.randn(10, 3) * scale + 2
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        torch.testing.assert_close(ours(a), theirs(b))
+        ours(a).pow(3).sum().backward()
+        theirs(b).pow(3).sum().backward()
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.variance, theirs.running_var)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_a_clips_latent_actions_end_with_a_row_of_zeros(video):
+    model = shaken(**NETWORKS["transformer with a past"])
+    latent = infer_clip(model, video[0])
+    torch.testing.assert_close(latent[:-1], model.infer_clips(video[:1])[0])
+    assert latent.shape == (7, 5) and not latent[-1].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"quantise": "fsq", "dim": 4}, "one level a dimension"),
+        ({"channels": 12}, "multiple of 8"),
+        ({"codes": 1}, "codes at least 2"),
+        ({"keep_pairs": 0.0}, "keep_pairs"),
+    ],
+)
+def test_impossible_configurations_are_refused(changes, names):
+    with pytest.raises(ValueError, match=names):
+        LatentActionConfig(**changes)
+
+
+def test_frames_that_do_not_split_into_patches_are_refused():
+    with pytest.raises(ValueError, match="size 24 must be a multiple of 16 for network=conv"):
+        LatentActionModel(LatentActionConfig(), 24)
