@@ -17,6 +17,7 @@ from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, sta
 from robosim.config import RunOptions, build, compose, compose_tree, override_text, resolve_device, unknown
 from robosim.errors import ConfigError
 from robosim.progress import progress
+from robosim.ranks import launched
 from robosim.stage_runner import Request, Stage, clock, flatten, load, run_stage, say, shown_path
 
 STAGES = (
@@ -170,7 +171,18 @@ def named_errors(stage: Stage) -> Iterator[None]:
 
 
 def stage_command(command: str, overrides: Sequence[str]) -> None:
-    """One stage by its own command."""
+    """One stage by its own command; a training stage by all processes of a `torchrun` together."""
+    if launched()[1] == 1:
+        run_command(command, overrides)
+        return
+    from robosim.training.distributed import processes
+
+    with processes():
+        run_command(command, overrides)
+
+
+def run_command(command: str, overrides: Sequence[str]) -> None:
+    """A stage, its figures, and what to run next."""
     tree = compose_tree(command, overrides)
     names = [stage.name for stage in STAGES if stage.command == command]
     name = tree.get("stage", command)

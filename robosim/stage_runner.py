@@ -30,6 +30,7 @@ from robosim.checkpoint import (
 )
 from robosim.config import FILE_CHOICES, to_dict
 from robosim.errors import CheckpointError, OutputError
+from robosim.ranks import alone, rank
 
 ATTEMPTS = ".attempts"
 """Folder of a run that notes which request an unfinished stage was begun with."""
@@ -114,25 +115,29 @@ def load(reference: str) -> Any:
 def run_stage(request: Request, stages: Mapping[str, Stage], heading: str) -> bool:
     """Run a stage unless its result is there already; returns whether it ran.
 
-    Raises `CheckpointError` when a stage that it reads isn't finished, or a finished result was changed, and
-    `OutputError` when something that no stage made is in its place.
+    Of several processes the first decides, and writes. Raises `CheckpointError` when a stage that it reads isn't
+    finished, or a finished result was changed, and `OutputError` when something that no stage made is in its place.
     """
     stage, run = request.stage, request.run
-    inputs = input_hashes(stage, run, stages)
+    inputs = alone(lambda: input_hashes(stage, run, stages))
     record, manifest = request.record(), stage.manifest(run)
-    if request.resume and stage_finished(manifest.parent, record, inputs):
+    if alone(lambda: request.resume and stage_finished(manifest.parent, record, inputs)):
         say(f"{heading}: finished before, kept")
         return False
     say(f"{heading}")
-    seconds_before = begin(request, json_hash([record, inputs]), record)
+    seconds_before = alone(lambda: begin(request, json_hash([record, inputs]), record))
     figures, seconds = timed(request, seconds_before)
-    outputs = sorted(
-        {path for pattern in stage.outputs for path in run.glob(pattern) if path.is_file()} - {manifest}
-    )
-    names = tuple(relative(path, manifest.parent) for path in outputs)
-    prepare_folder(manifest.parent)  # a stage may have put its files elsewhere in the run only
-    finish_stage(manifest.parent, stage.name, record, inputs, seconds, figures, names)
-    attempt_file(request).unlink(missing_ok=True)
+
+    def conclude() -> None:
+        outputs = sorted(
+            {path for pattern in stage.outputs for path in run.glob(pattern) if path.is_file()} - {manifest}
+        )
+        names = tuple(relative(path, manifest.parent) for path in outputs)
+        prepare_folder(manifest.parent)  # a stage may have put its files elsewhere in the run only
+        finish_stage(manifest.parent, stage.name, record, inputs, seconds, figures, names)
+        attempt_file(request).unlink(missing_ok=True)
+
+    alone(conclude)
     say(f"  done in {clock(seconds)}")
     return True
 
@@ -211,9 +216,10 @@ def timed(request: Request, seconds_before: float) -> tuple[dict[str, Any], floa
     try:
         figures = request.call()
     except BaseException:
-        note = read_json(attempt_file(request))
-        seconds = seconds_before + time.monotonic() - started
-        atomic_write_json(attempt_file(request), {**note, "seconds": seconds})
+        if rank() == 0:
+            note = read_json(attempt_file(request))
+            seconds = seconds_before + time.monotonic() - started
+            atomic_write_json(attempt_file(request), {**note, "seconds": seconds})
         raise
     return figures, seconds_before + time.monotonic() - started
 
@@ -258,4 +264,6 @@ def clock(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    """Print a line, once a run."""
+    if rank() == 0:
+        print(text, flush=True)

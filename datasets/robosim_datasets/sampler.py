@@ -57,19 +57,19 @@ class ClipSampler:
         """How many different clips there are."""
         return int(self._clips_before[-1])
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        """The batch of a step: each column [B, length, ...], frames uint8 [B, T, H, W, 3].
+    def __call__(self, step: int, rows: slice = slice(None)) -> dict[str, Tensor]:
+        """These `rows` of the batch of a step: each column [B, length, ...], frames uint8 [B, T, H, W, 3].
 
         Beside them `noise_seed` (a seed for whatever randomness the model needs for this row), `episode` and
         `start` (frame within the episode), int64 [B] each.
         """
         words = np.random.Philox(key=[self.seed % 2**64, step]).random_raw(self.batch * (2 + CANDIDATES))
-        words = words.reshape(self.batch, 2 + CANDIDATES)
+        words = words.reshape(self.batch, 2 + CANDIDATES)[rows]
         chosen = self._choose(words[:, 1], words[:, 2:])
         position = np.searchsorted(self._clips_before, chosen, side="right") - 1
         start = chosen - self._clips_before[position]
-        rows = (self._starts[position] + start)[:, None] + np.arange(self.length)
-        batch = {name: torch.from_numpy(values[rows]) for name, values in self._values.items()}
+        frame_rows = (self._starts[position] + start)[:, None] + np.arange(self.length)
+        batch = {name: torch.from_numpy(values[frame_rows]) for name, values in self._values.items()}
         if "frames" in self.columns:
             batch["frames"] = self._frames(position, start)
         batch["noise_seed"] = torch.from_numpy((words[:, 0] >> np.uint64(1)).astype(np.int64))

@@ -52,8 +52,8 @@ class MixedBatches:
         self.shares = torch.tensor(shares, dtype=torch.float32)
         self.batch, self.seed, self.shift, self.colour = batch, seed, shift, colour
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        """The batch of `step`: image [B, 3, H, W] in 0…1, "latent_action" [B, A], "weight" [B]."""
+    def __call__(self, step: int, rows: slice = slice(None)) -> dict[str, Tensor]:
+        """These `rows` of the batch of `step`: image [B, 3, H, W] in 0…1, "latent_action" [B, A], "weight" [B]."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         chosen = torch.multinomial(self.shares, self.batch, replacement=True, generator=generator)
         place = torch.rand(self.batch, generator=generator)
@@ -66,7 +66,8 @@ class MixedBatches:
             weights.append(examples.weights[row])
         image = images(torch.stack(frames))
         image = _colour(_shift(image, self.shift, generator), self.colour, generator)
-        return {self.image_key: image, "latent_action": torch.stack(latents), "weight": torch.stack(weights)}
+        batch = {self.image_key: image, "latent_action": torch.stack(latents), "weight": torch.stack(weights)}
+        return {name: value[rows] for name, value in batch.items()}
 
 
 @torch.no_grad()

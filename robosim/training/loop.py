@@ -1,7 +1,10 @@
-"""The one training loop: every model of robosim is trained by `train`.
+"""The one training loop: every model of robosim is trained by `train`, on one device or on many.
 
 A module's `forward(batch)` returns `(loss, metrics)`. Batches are a pure function of the step, and all noise of a
 batch comes from it, so that a run which was interrupted goes on exactly as if it had not been.
+
+The loss is a mean over `metrics["weight"]` things (masked tokens, frames; without it, the batch's rows). Micro-batches
+and processes count by it: the gradient is that of the mean over all things of the whole batch, however it is cut.
 """
 
 from __future__ import annotations
@@ -11,24 +14,44 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from robosim.checkpoint import prepare_folder
-from robosim.errors import RobosimError
+from robosim.errors import ConfigError, RobosimError
 from robosim.interrupts import ECHO
 from robosim.progress import progress
+from robosim.ranks import (
+    alone,
+    any_rank,
+    distributed,
+    rank,
+    shared_failure,
+    sum_over_ranks,
+    together,
+    world_size,
+)
+from robosim.training.distributed import gather_weights, local, shard, transformers
+from robosim.training.ema import WeightAverage
+from robosim.training.logs import MetricsLog
 from robosim.training.memory import keep_freed_memory
-from robosim.training.snapshot import drop_snapshots, restore_latest, save_snapshot
+from robosim.training.schedule import Schedule, rate_factor
+from robosim.training.snapshot import TrainingState, drop_snapshots, restore_latest, save_snapshot
 
-Batches = Callable[[int], dict[str, Tensor]]
+Batch = dict[str, Tensor]
+
+
+class Batches(Protocol):
+    def __call__(self, step: int, rows: slice) -> Batch:
+        """These rows of the batch of a step. A row depends on nothing but the step and its place."""
+        ...
 
 
 class TrainingError(RobosimError):
@@ -41,24 +64,42 @@ class TrainingError(RobosimError):
 class TrainConfig:
     steps: int = 1000
     batch: int = 32
-    """Samples a step: clips, pairs or rows, as the model wants them."""
+    """Samples a step, of all processes together: clips, pairs or rows, as the model wants them."""
     learning_rate: float = 1e-3
+    schedule: Schedule = "sqrt"
+    """How the rate falls after the warm-up, see `rate_factor`."""
     warmup: int = 50
-    """Steps of linear warm-up; afterwards the rate falls with the square root of what is left."""
+    """Steps of linear warm-up."""
+    decay: float = 0.2
+    """Share of the steps in which the rate falls, with schedule=wsd."""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     """Largest gradient norm."""
+    accumulate: int = 1
+    """Micro-batches a step: less memory, the same gradient. What a model learns about a whole batch (normalisation,
+    a codebook, which pairs move most) it then learns about each micro-batch."""
+    ema: float = 0.0
+    """Decay of the averaged weights, which the run then ends with; 0: none."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    """Compile the transformers' blocks."""
+    recompute_every: int = 0
+    """Every n-th block is computed again in the backward pass instead of being kept; 0: none."""
     save_every: int = 200
     """Steps between snapshots; an interrupt saves one as well."""
     log_every: int = 10
+    tensorboard: bool = True
 
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Warm-up, then ∝ √(1 − progress): most of the run at a high rate, and it ends near zero."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup))
-    return config.learning_rate * (warm * math.sqrt(1 - step / config.steps) + 0.005)
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.accumulate, self.save_every, self.log_every) < 1:
+            raise ValueError(
+                f"steps, batch, accumulate, save_every and log_every must be at least 1, got {self}"
+            )
+        if not 0 <= self.ema < 1 or not 0 < self.decay <= 1:
+            raise ValueError(
+                f"ema must be in [0, 1) and decay in (0, 1], got ema={self.ema} decay={self.decay}"
+            )
 
 
 def train(
@@ -72,65 +113,172 @@ def train(
 ) -> dict[str, float]:
     """Train `module` in place for `config.steps` steps; returns the last logged metrics.
 
-    Snapshots go to `out`, metrics to `out/metrics.jsonl`. `identity` is what else the run depends on (model
-    configuration, input hashes, seed): a snapshot of another identity is never continued. Ctrl-C or SIGTERM
-    finishes the step, saves and raises `KeyboardInterrupt`. Raises `TrainingError` at a loss or gradient that
+    Snapshots go to `out`, metrics to `out/metrics.jsonl` and `out/tensorboard`. `identity` is what else the run
+    depends on (model configuration, input hashes, seed): a snapshot of another identity is never continued. Ctrl-C or
+    SIGTERM finishes the step, saves and raises `KeyboardInterrupt`. Raises `TrainingError` at a loss or gradient that
     isn't finite, before the optimiser sees it.
+
+    In a process group every process must call it with the same `module`, and all leave with the whole trained weights.
     """
-    prepare_folder(out)
+    rows = micro_batches(config)
+    alone(lambda: prepare_folder(out) and None)
     keep_freed_memory()
-    module.to(device).train()
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        parameters, config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    trained = set_up(module, config, device)
+    state = TrainingState(
+        trained, make_optimiser(trained, config), WeightAverage(trained, config.ema) if config.ema else None
     )
     run = json.loads(json.dumps({"train": asdict(config), "identity": identity or {}}))
-    first = restore_latest(out, module, optimiser, run)
+    first = restore_latest(out, state, run)
     last: dict[str, float] = {}
+    talks = rank() == 0
     with (
         interruptible() as interrupted,
-        MetricsLog(out / "metrics.jsonl", first) as log,
-        progress(label, config.steps, "step", first) as bar,
+        MetricsLog(out, first, config.tensorboard) if talks else nullcontext() as log,
+        progress(label, config.steps, "step", first) if talks else nullcontext() as bar,
     ):
         for step in range(first, config.steps):
-            loss, metrics = train_step(module, batches(step), optimiser, config, step, device)
+            parts = together(lambda step=step: [batches(step, part) for part in rows])
+            result = train_step(trained, parts, state.optimiser, config, step, device)
+            if state.average:
+                state.average.update(step)
             if step % config.log_every == 0 or step + 1 == config.steps:
-                last = {"loss": loss.item()} | {name: float(value) for name, value in metrics.items()}
-                log.write({"step": step} | last)
-            bar.advance(1, **last)
+                last = {"loss": result.loss} | result.metrics
+                if log:
+                    log.write(step, last | {"learning_rate": result.rate, "gradient_norm": result.norm})
+            if bar:
+                bar.advance(1, **last)
             done = step + 1
-            if interrupted() or (done % config.save_every == 0 and done < config.steps):
-                save_snapshot(out, done, module, optimiser, run)
-            if interrupted():
+            stop = any_rank(interrupted())
+            if stop or (done % config.save_every == 0 and done < config.steps):
+                save_snapshot(out, done, state, run)
+            if stop:
                 raise KeyboardInterrupt
-    module.eval()
+    if state.average:
+        state.average.copy_to_module()
+    if trained is not module:
+        gather_weights(trained, module)
+    module.to(device).eval()
     return last
+
+
+def micro_batches(config: TrainConfig) -> list[slice]:
+    """The rows of every batch that this process takes, one slice a micro-batch."""
+    parts = world_size() * config.accumulate
+    if config.batch % parts:
+        raise shared_failure(
+            ConfigError(
+                f"batch={config.batch} can't be cut into {world_size()} processes × accumulate="
+                f"{config.accumulate} equal parts; set it to a multiple of {parts}"
+            )
+        )
+    size = config.batch // parts
+    first = rank() * config.accumulate
+    return [slice(number * size, (number + 1) * size) for number in range(first, first + config.accumulate)]
+
+
+def set_up(module: nn.Module, config: TrainConfig, device: str) -> nn.Module:
+    """`module` ready to be trained on `device`: recomputation, compiled blocks, and sharded where there are others."""
+    for transformer in transformers(module):
+        transformer.recompute_every = config.recompute_every  # pyright: ignore[reportAttributeAccessIssue]
+    trained = shard(module, device, config.precision) if distributed() else module.to(device)
+    if config.compile and compiler_works(device):
+        for transformer in transformers(trained):
+            for block in transformer.blocks:
+                block.compile()
+    return trained.train()
+
+
+def compiler_works(device: str) -> bool:
+    """Whether torch.compile finds what it needs on this machine; says so where not."""
+    try:
+        torch.compile(lambda x: torch.sin(x) + 1)(torch.ones(8, device=device))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if rank() == 0:
+            print(
+                f"  compile=true: no working compiler here, training goes on without ({reason})", flush=True
+            )
+        return False
+    return True
+
+
+def make_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        parameters, config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
+
+
+class Step(NamedTuple):
+    """What a step did: loss and metrics over the whole batch, gradient norm before clipping, learning rate."""
+
+    loss: float
+    metrics: dict[str, float]
+    norm: float
+    rate: float
 
 
 def train_step(
     module: nn.Module,
-    batch: dict[str, Tensor],
+    parts: Sequence[Batch],
     optimiser: torch.optim.Optimizer,
     config: TrainConfig,
     step: int,
     device: str,
-) -> tuple[Tensor, dict[str, Any]]:
-    """One optimiser step; returns the loss and the metrics."""
+) -> Step:
+    """One optimiser step on this process's micro-batches."""
+    rate = config.learning_rate * rate_factor(
+        config.schedule, step, config.steps, config.warmup, config.decay
+    )
     for group in optimiser.param_groups:
-        group["lr"] = learning_rate(config, step)
-    batch = {name: value.to(device) for name, value in batch.items()}
-    with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        loss, metrics = module(batch)
+        group["lr"] = rate
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_((p for p in module.parameters() if p.requires_grad), config.clip)
-    if not (torch.isfinite(loss) and torch.isfinite(norm)):
-        raise TrainingError(
-            f"step {step}: the loss ({loss.item():.4g}) or its gradient isn't finite; nothing was updated. "
-            "Lower learning_rate, or check the dataset"
+    names, sums = backward(module, parts, config.precision, device)
+    gradients = [local(p.grad) for p in module.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    # One exchange, and one look at the device, a step.
+    squared, weight, *totals = sum_over_ranks(torch.cat([norm.double().square()[None], sums])).tolist()
+    weight = max(weight, 1.0)
+    # A sharded module's gradients are means over the processes.
+    scale = world_size() / weight
+    size = math.sqrt(squared) * scale if squared >= 0 else math.nan
+    means = [total / weight for total in totals]
+    if not (math.isfinite(means[0]) and math.isfinite(size)):
+        raise shared_failure(
+            TrainingError(
+                f"step {step}: the loss ({means[0]:.4g}) or its gradient isn't finite; nothing was updated. "
+                "Lower learning_rate, or check the dataset"
+            )
         )
+    factor = scale * min(1.0, config.clip / (size + 1e-6))
+    for gradient in gradients:
+        gradient.mul_(factor)
     optimiser.step()
-    return loss.detach(), metrics
+    return Step(means[0], dict(zip(names, means[1:], strict=True)), size, rate)
+
+
+def backward(
+    module: nn.Module, parts: Sequence[Batch], precision: str, device: str
+) -> tuple[list[str], Tensor]:
+    """Gradients of the *sum* over all things that the parts' losses are means of.
+
+    Returns the metrics' names, and float64 sums over the parts: the weights, then loss and metrics times weight.
+    """
+    names: list[str] = []
+    sums: list[Tensor] = []
+    for part in parts:
+        batch = {name: value.to(device, non_blocking=True) for name, value in part.items()}
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss, metrics = module(batch)
+        rows = len(next(iter(batch.values())))
+        weight = torch.as_tensor(metrics.pop("weight", rows), dtype=torch.float32, device=device)
+        (loss * weight).backward()
+        names = list(metrics)
+        means = [
+            torch.as_tensor(value, device=device).detach().float() for value in (loss, *metrics.values())
+        ]
+        sums.append(torch.stack([weight, *(mean * weight for mean in means)]).double())
+    return names, torch.stack(sums).sum(0)
 
 
 def finish(out: Path) -> None:
@@ -165,32 +313,3 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class MetricsLog:
-    """Metrics as JSON lines. A continued run first drops the lines of steps that it will do again."""
-
-    def __init__(self, path: Path, first: int) -> None:
-        kept = []
-        if first and path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) < first]
-        path.write_text("".join(line + "\n" for line in kept))
-        self._file = path.open("a")
-
-    def write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-
-    def __enter__(self) -> MetricsLog:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._file.close()
-
-
-def _step(line: str) -> float:
-    """The step of a logged line; infinity for one that a crash cut short."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return math.inf

@@ -33,6 +33,12 @@ def test_batch_is_a_function_of_seed_and_step(sampler):
     assert not torch.equal(one(7)["frames"], sampler(seed=4)(7)["frames"])
 
 
+def test_a_process_makes_its_rows_alone(sampler):
+    whole = sampler(motion_bias=0.5)(7)
+    parts = [sampler(motion_bias=0.5)(7, rows) for rows in (slice(0, 3), slice(3, 8))]
+    assert equal(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
+
+
 def test_first_batches_are_what_they_always_were(sampler):
     """A run resumes after an upgrade of NumPy too: the raw Philox stream is fixed."""
     batch = sampler()(0)

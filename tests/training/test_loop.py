@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from torch import nn
 
 from robosim.checkpoint import load_tensors
 from robosim.training import snapshot
-from robosim.training.loop import TrainConfig, TrainingError, learning_rate, train
+from robosim.training.loop import TrainConfig, TrainingError, train
+from robosim.training.schedule import rate_factor
 from robosim.world_model.noise import sample_uniform
 
 
@@ -32,12 +34,13 @@ class Regression(nn.Module):
 
 
 TARGET = torch.arange(8.0).view(4, 2) / 8
-CONFIG = TrainConfig(steps=20, warmup=3, save_every=5, log_every=1)
+CONFIG = TrainConfig(steps=20, batch=8, warmup=3, save_every=5, log_every=1, tensorboard=False)
 
 
-def batches(step: int):
+def batches(step: int, rows: slice):
     generator = torch.Generator().manual_seed(step)
-    return {"x": torch.randn(8, 4, generator=generator), "noise_seed": torch.arange(8) + 100 * step}
+    batch = {"x": torch.randn(8, 4, generator=generator), "noise_seed": torch.arange(8) + 100 * step}
+    return {name: value[rows] for name, value in batch.items()}
 
 
 def fresh() -> Regression:
@@ -62,16 +65,88 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_training_learns_and_logs_every_step(tmp_path):
     module = fresh()
-    last = train(module, batches, TrainConfig(steps=300, warmup=3, learning_rate=1e-2), tmp_path, "fit")
+    last = train(
+        module, batches, replace(CONFIG, steps=300, learning_rate=1e-2, log_every=10), tmp_path, "fit"
+    )
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["loss"] > 2 * last["loss"]
     assert [row["step"] for row in rows] == [*range(0, 300, 10), 299]
 
 
-def test_learning_rate_warms_up_and_ends_near_zero():
-    rates = [learning_rate(CONFIG, step) for step in range(20)]
-    assert rates[0] < rates[1] < rates[2] and rates[3:] == sorted(rates[3:], reverse=True)
-    assert rates[-1] < 0.3 * max(rates)
+def test_every_schedule_warms_up_and_ends_near_zero():
+    for schedule in ("sqrt", "wsd", "cosine"):
+        rates = [rate_factor(schedule, step, 100, 10, 0.2) for step in range(100)]
+        assert rates[:10] == sorted(rates[:10]) and rates[0] < 0.2 * max(rates)
+        assert rates[10:] == sorted(rates[10:], reverse=True)
+        assert 0 < rates[-1] < 0.11 and 0.9 < max(rates) <= 1.005
+
+
+def test_the_stable_schedule_is_stable_until_its_decay():
+    rates = [rate_factor("wsd", step, 100, 10, 0.2) for step in range(100)]
+    assert rates[9:81] == pytest.approx([1.0] * 72) and rates[90] == pytest.approx(0.5)
+
+
+def test_the_loop_follows_the_schedule(tmp_path):
+    train(fresh(), batches, replace(CONFIG, schedule="cosine", warmup=1), tmp_path, "fit")
+    rates = [
+        json.loads(line)["learning_rate"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert rates[0] == pytest.approx(1e-3) and rates[10] == pytest.approx(5e-4)
+
+
+def test_averaged_weights_are_the_average_of_the_steps(tmp_path):
+    """Ends with the moving average, made here once more from the weights after every step."""
+    seen, module, plain = [], fresh(), fresh()
+    train(plain, batches, CONFIG, tmp_path / "plain", "fit")
+    expected = {name: p.detach().clone() for name, p in fresh().named_parameters()}
+
+    def watched(step: int, rows: slice):
+        seen.append({name: p.detach().clone() for name, p in module.named_parameters()})
+        return batches(step, rows)
+
+    train(module, watched, replace(CONFIG, ema=0.5), tmp_path / "averaged", "fit")
+    for step, after in enumerate([*seen[1:], dict(plain.named_parameters())]):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = {name: decay * value + (1 - decay) * after[name] for name, value in expected.items()}
+    for name, p in module.named_parameters():
+        torch.testing.assert_close(p.detach(), expected[name].detach())
+    assert not same(weights(module), weights(plain))
+
+
+def test_averaged_weights_survive_an_interrupt_to_the_bit(tmp_path):
+    averaged = replace(CONFIG, ema=0.9)
+    module = fresh()
+    train(module, batches, averaged, tmp_path / "straight", "fit")
+    stop_at(tmp_path / "stopped", 12, averaged)
+    again = fresh()
+    train(again, batches, averaged, tmp_path / "stopped", "fit")
+    assert same(weights(again), weights(module))
+
+
+def test_tensorboard_has_every_step_once_after_an_interrupt(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logged = replace(CONFIG, tensorboard=True)
+
+    def killed(step: int, rows: slice):
+        if step == 13:
+            raise RuntimeError("power cut")
+        return batches(step, rows)
+
+    with pytest.raises(RuntimeError):
+        train(fresh(), killed, logged, tmp_path, "fit")
+    train(fresh(), batches, logged, tmp_path, "fit")
+    reader = events.EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=True)
+    reader.Reload()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [event.step for event in reader.Scalars("loss")] == list(range(20))
+    assert [e.value for e in reader.Scalars("loss")] == pytest.approx([row["loss"] for row in rows])
+    assert {"learning_rate", "gradient_norm", "error"} <= set(reader.Tags()["scalars"])
+
+
+@pytest.mark.parametrize("wrong", [{"accumulate": 0}, {"ema": 1.0}, {"decay": 0.0}, {"steps": 0}])
+def test_a_wrong_setting_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(CONFIG, **wrong)
 
 
 KILLED = """
@@ -83,9 +158,7 @@ from robosim.training import snapshot
 t.train(t.fresh(), t.batches, t.CONFIG, t.Path({out!r}), "fit")
 """
 
-AT_STEP = (
-    "inner = t.batches\nt.batches = lambda s: os.kill(os.getpid(), signal.SIGKILL) if s == 13 else inner(s)"
-)
+AT_STEP = "inner = t.batches\nt.batches = lambda s, r: os.kill(os.getpid(), signal.SIGKILL) if s == 13 else inner(s, r)"
 
 IN_RENAME = """
 replace, count = os.replace, [0]
@@ -114,7 +187,7 @@ def test_kill_and_resume_equals_a_straight_run(tmp_path, straight, trap):
     assert 0 < before < 20
     module = fresh()
     steps = []
-    train(module, lambda step: steps.append(step) or batches(step), CONFIG, out, "fit")
+    train(module, lambda step, rows: steps.append(step) or batches(step, rows), CONFIG, out, "fit")
     assert steps[0] in (5, 10) and steps[-1] == 19, "it went on from a snapshot"
     assert same(weights(module), straight)
     rows = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -123,11 +196,11 @@ def test_kill_and_resume_equals_a_straight_run(tmp_path, straight, trap):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_finishes_the_step_saves_and_goes_on_exactly(tmp_path, straight, number):
-    def interrupted(step: int):
+    def interrupted(step: int, rows: slice):
         if step == 7:
             for _ in range(2):  # `uv run` hands on the terminal's Ctrl-C once more
                 os.kill(os.getpid(), number)
-        return batches(step)
+        return batches(step, rows)
 
     with pytest.raises(KeyboardInterrupt):
         train(fresh(), interrupted, CONFIG, tmp_path, "fit")
@@ -139,7 +212,7 @@ def test_an_interrupt_finishes_the_step_saves_and_goes_on_exactly(tmp_path, stra
 
 def test_a_damaged_snapshot_is_passed_over(tmp_path, straight):
     stop_at(tmp_path, 12)
-    newest = snapshot.snapshots(tmp_path)[-1] / "model.safetensors"
+    newest = snapshot.snapshots(tmp_path)[-1] / "rank_00000.safetensors"
     newest.write_bytes(newest.read_bytes()[:-20])
     module = fresh()
     train(module, batches, CONFIG, tmp_path, "fit")
@@ -151,7 +224,7 @@ def test_a_snapshot_of_another_configuration_is_not_continued(tmp_path):
     first = []
     train(
         fresh(),
-        lambda step: first.append(step) or batches(step),
+        lambda step, rows: first.append(step) or batches(step, rows),
         CONFIG,
         tmp_path,
         "fit",
@@ -160,19 +233,19 @@ def test_a_snapshot_of_another_configuration_is_not_continued(tmp_path):
     assert first[0] == 0
 
 
-def stop_at(out: Path, last: int) -> None:
-    def interrupted(step: int):
+def stop_at(out: Path, last: int, config: TrainConfig = CONFIG) -> None:
+    def interrupted(step: int, rows: slice):
         if step == last:
             os.kill(os.getpid(), signal.SIGINT)
-        return batches(step)
+        return batches(step, rows)
 
     with pytest.raises(KeyboardInterrupt):
-        train(fresh(), interrupted, CONFIG, out, "fit")
+        train(fresh(), interrupted, config, out, "fit")
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_optimiser(tmp_path):
-    def poisoned(step: int):
-        batch = batches(step)
+    def poisoned(step: int, rows: slice):
+        batch = batches(step, rows)
         if step == 12:
             batch["x"][0, 0] = float("nan")
         return batch
@@ -181,10 +254,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser(tmp_path):
     with pytest.raises(TrainingError, match="step 12"):
         train(module, poisoned, CONFIG, tmp_path, "fit")
     assert all(torch.isfinite(p).all() for p in module.parameters())
-    assert load_tensors(snapshot.snapshots(tmp_path)[-1] / "model.safetensors")
+    assert load_tensors(snapshot.snapshots(tmp_path)[-1] / "rank_00000.safetensors")
 
 
 def test_only_the_last_snapshots_are_kept(tmp_path):
-    train(fresh(), batches, TrainConfig(steps=40, save_every=5), tmp_path, "fit")
+    train(fresh(), batches, replace(CONFIG, steps=40), tmp_path, "fit")
     assert len(snapshot.snapshots(tmp_path)) == snapshot.KEPT
     assert not list(tmp_path.glob("*.tmp"))

@@ -1,0 +1,120 @@
+"""One run on several devices: a process a device under `torchrun`, the weights spread over all of them (FSDP2).
+
+Every process takes its part of each batch. Parameters, gradients and the optimiser's state are sharded; a block of a
+transformer is whole only while it computes (PyTorch's `fully_shard`; Zhao et al., arXiv 2304.11277).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from robosim.errors import UnsupportedError
+from robosim.ranks import world_size
+from robosim.world_model.st_transformer import STTransformer
+
+PATIENCE = timedelta(hours=24)
+"""How long a process waits for another: process 0 may decode and label a whole dataset meanwhile. One that died is
+noticed at once, by torchrun."""
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Join the other processes of a `torchrun`, for as long as the block lasts.
+
+    An error leaves without a farewell, which the others might not be there to answer.
+    """
+    start()
+    yield
+    dist.destroy_process_group()
+
+
+def start() -> None:
+    """Join the process group that `torchrun` describes in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+
+    Tensors on a GPU travel by NCCL, all others by gloo.
+    """
+    cuda = torch.cuda.is_available()
+    place = int(os.environ.get("LOCAL_RANK", 0))
+    if cuda and place < torch.cuda.device_count():
+        torch.cuda.set_device(place)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+
+
+def shard(module: nn.Module, device: str, precision: str) -> nn.Module:
+    """A copy of `module` on `device` of which every process holds its part; `gather_weights` brings them back.
+
+    On a GPU, bfloat16 parameters travel and compute; the parts that the optimiser steps, and the sums of gradients,
+    stay float32. Raises `UnsupportedError` where a machine has more processes than GPUs.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device == "cuda" and here > torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UnsupportedError(
+            f"{here} processes share {count} GPUs of this machine; use torchrun --nproc-per-node={count}, "
+            "or device=cpu"
+        )
+    halved = device == "cuda" and precision == "bfloat16"
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if halved else None,
+        reduce_dtype=torch.float32 if halved else None,
+        cast_forward_inputs=False,
+    )
+    mesh = init_device_mesh(device, (world_size(),))
+    twin = copy.deepcopy(module)
+    for transformer in transformers(twin):
+        for block in transformer.blocks:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(twin, mesh=mesh, mp_policy=policy)
+    return twin
+
+
+def transformers(module: nn.Module) -> list[STTransformer]:
+    return [part for part in module.modules() if isinstance(part, STTransformer)]
+
+
+@torch.no_grad()
+def gather_weights(sharded: nn.Module, module: nn.Module) -> None:
+    """Copy the whole weights of `sharded` into `module`, in every process, one tensor at a time."""
+    parts = sharded.state_dict()
+    for name, whole in module.state_dict().items():
+        part = parts[name]
+        whole.copy_(part.full_tensor() if isinstance(part, DTensor) else part)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor, sharing its memory; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def like(part: Tensor, tensor: Tensor) -> Tensor:
+    """`part` as this process's share of a tensor that is sharded as `tensor` is."""
+    if not isinstance(tensor, DTensor):
+        return part
+    return DTensor.from_local(
+        part,
+        tensor.device_mesh,
+        tensor.placements,
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
+
+
+def own_rows(tensor: Tensor, rank: int) -> tuple[int, int]:
+    """First row and the row after the last that process `rank` holds of a tensor [rows, ...]."""
+    length = tensor.shape[0]
+    if not isinstance(tensor, DTensor):
+        return 0, length
+    size = -(-length // tensor.device_mesh.size())  # FSDP2 cuts as torch.chunk does
+    return min(rank * size, length), min((rank + 1) * size, length)
