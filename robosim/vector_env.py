@@ -108,10 +108,10 @@ class ArmVectorEnv(gymnasium.vector.VectorEnv, ABC):
         running = ~(self._terminated | self._truncated)
         self._check_actions(actions, running)
         before, rows = self._distance.copy(), np.flatnonzero(running)
+        self._elapsed[running] += 1
         if len(rows):
             self._advance_rows(rows, actions[rows])
             self._observe_rows(rows)
-        self._elapsed[running] += 1
         success = self._rule.update(self._distance) & running
         self._terminated |= success
         self._truncated |= running & ~success & (self._elapsed >= self._max_episode_steps)

@@ -1,5 +1,5 @@
 """A rerun recording of two versions of the same episodes side by side, with what differs and how the task goes: both
-simulators (rollouts.rrd), or a recorded dataset and physics.
+simulators (rollouts.rrd, play.rrd), or a recorded dataset and physics. One version alone can be shown too.
 
 One recording holds several episodes, one after another on both timelines: it can be played through like a film.
 The document beside the cameras says which episode is on.
@@ -13,7 +13,7 @@ The document beside the cameras says which episode is on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,28 +59,39 @@ compares the two pictures of a moment, in dB.
 @dataclass(frozen=True)
 class Shown:
     """One episode as a recording shows it, in two versions padded to the same T frames: the reference (physics, or
-    what was recorded) and the one that is held against it."""
+    what was recorded) and the one that is held against it. An episode without a reference has None for all three."""
 
     title: str
     note: str
-    reference: np.ndarray  # uint8 [T,H,W,3]
+    reference: np.ndarray | None  # uint8 [T,H,W,3]
     other: np.ndarray  # uint8 [T,H,W,3]
-    distance_reference: np.ndarray  # float [T], metres
+    distance_reference: np.ndarray | None  # float [T], metres
     distance_other: np.ndarray  # float [T], metres
-    joints_reference: np.ndarray  # float [T,J]
+    joints_reference: np.ndarray | None  # float [T,J]
     joints_other: np.ndarray  # float [T,J]
 
     def __len__(self) -> int:
-        return len(self.reference)
+        return len(self.other)
 
 
 @dataclass(frozen=True)
 class Sides:
-    """What the two versions are called, and how to read the recording (Markdown)."""
+    """What the two versions are called, and how to read the recording (Markdown). Without a reference, the other
+    version is shown alone."""
 
-    reference: str
+    reference: str | None
     other: str
     about: str
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The versions that there are."""
+        return (self.other,) if self.reference is None else (self.reference, self.other)
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """What has a picture: the versions, and what differs between two."""
+        return self.named if self.reference is None else (*self.named, "difference")
 
 
 LEARNED_AGAINST_PHYSICS = Sides("physics", "learned", SIMULATORS)
@@ -98,7 +109,7 @@ def write_recording(run: Path, episodes: int = 2) -> Path:
 
 
 def record(
-    path: Path, name: str, spec: EnvSpec, episodes: Sequence[Shown], sides: Sides = LEARNED_AGAINST_PHYSICS
+    path: Path, name: str, spec: EnvSpec, episodes: Iterable[Shown], sides: Sides = LEARNED_AGAINST_PHYSICS
 ) -> Path:
     """Write `episodes` as one rerun recording with a blueprint, atomically."""
     temporary = path.with_name(path.name + ".partial")
@@ -124,12 +135,10 @@ def blueprint(spec: EnvSpec, sides: Sides = LEARNED_AGAINST_PHYSICS) -> rrb.Blue
     """Cameras and difference side by side, the curves below them."""
     camera = spec.cameras[0]
     pictures = [
-        rrb.Spatial2DView(origin=f"/{name}/camera/{camera}", name=title)
-        for name, title in (
-            (sides.reference, sides.reference),
-            (sides.other, sides.other),
-            ("difference", "difference × 2"),
+        rrb.Spatial2DView(
+            origin=f"/{name}/camera/{camera}", name="difference × 2" if name == "difference" else name
         )
+        for name in sides.pictures
     ]
     words = rrb.Tabs(
         rrb.TextDocumentView(origin="/episode", name="now"),
@@ -137,16 +146,16 @@ def blueprint(spec: EnvSpec, sides: Sides = LEARNED_AGAINST_PHYSICS) -> rrb.Blue
     )
     curves = [
         rrb.TimeSeriesView(origin="/metrics/task_distance", name="task distance, m"),
-        rrb.TimeSeriesView(origin="/metrics/psnr", name="PSNR, dB"),
+        *([] if sides.reference is None else [rrb.TimeSeriesView(origin="/metrics/psnr", name="PSNR, dB")]),
         rrb.TimeSeriesView(
             origin="/joints",
-            name=f"joints, rad (thin: {sides.other})",
+            name="joints, rad" if sides.reference is None else f"joints, rad (thin: {sides.other})",
             plot_legend=rrb.PlotLegend(visible=False),
         ),
     ]
     return rrb.Blueprint(
         rrb.Vertical(
-            rrb.Horizontal(*pictures, words, column_shares=[3, 3, 3, 2]),
+            rrb.Horizontal(*pictures, words, column_shares=[3] * len(pictures) + [2]),
             rrb.Horizontal(*curves),
             row_shares=[3, 2],
         ),
@@ -217,15 +226,16 @@ def _describe(stream: rr.RecordingStream, spec: EnvSpec, sides: Sides) -> None:
     picture = rr.components.ImageFormat(
         width=spec.size, height=spec.size, color_model="RGB", channel_datatype="U8"
     )
-    for side in (sides.reference, sides.other, "difference"):
+    for side in sides.pictures:
         entity = f"{side}/camera/{spec.cameras[0]}"
         stream.log(entity, rr.Image.from_fields(format=picture), static=True)
-    for side, colour in ((sides.reference, REFERENCE_COLOUR), (sides.other, OTHER_COLOUR)):
+    for side in sides.named:
+        colour = OTHER_COLOUR if side == sides.other else REFERENCE_COLOUR
         line = rr.SeriesLines(colors=[colour], names=[side], widths=[2.0])
         stream.log(f"metrics/task_distance/{side}", line, static=True)
         for index, joint in enumerate(spec.robot.joint_names):
             colour = JOINT_COLOURS[index % len(JOINT_COLOURS)]
-            width = 2.0 if side == sides.reference else 1.0
+            width = 2.0 if side == sides.named[0] else 1.0
             line = rr.SeriesLines(colors=[colour], names=[f"{joint} {side}"], widths=[width])
             stream.log(f"joints/{side}/{joint}", line, static=True)
     line = rr.SeriesLines(colors=[PSNR_COLOUR], names=["PSNR"], widths=[2.0])
@@ -236,29 +246,42 @@ def _send(stream: rr.RecordingStream, spec: EnvSpec, sides: Sides, episode: Show
     """One episode from frame `start` on."""
     frames = np.arange(start, start + len(episode))
     times = [rr.TimeColumn("frame", sequence=frames), rr.TimeColumn("sim_time", duration=frames / spec.fps)]
-    apart = np.abs(episode.other.astype(np.int16) - episode.reference.astype(np.int16))
-    difference = np.minimum(2 * apart, 255).astype(np.uint8)
-    videos = {sides.reference: episode.reference, sides.other: episode.other, "difference": difference}
+    videos = {sides.other: episode.other}
+    curves = {f"metrics/task_distance/{sides.other}": episode.distance_other}
+    curves |= _joint_curves(spec, sides.other, episode.joints_other)
+    if sides.reference is not None and episode.reference is not None:
+        assert episode.distance_reference is not None and episode.joints_reference is not None
+        videos |= {sides.reference: episode.reference, "difference": _difference(episode)}
+        curves |= {
+            f"metrics/task_distance/{sides.reference}": episode.distance_reference,
+            "metrics/psnr": psnr_by_frame(episode.other, episode.reference),
+            **_joint_curves(spec, sides.reference, episode.joints_reference),
+        }
     for side, video in videos.items():
         entity = f"{side}/camera/{spec.cameras[0]}"
         stream.send_columns(entity, times, rr.Image.columns(buffer=video.reshape(len(video), -1)))
-    curves = {
-        f"metrics/task_distance/{sides.reference}": episode.distance_reference,
-        f"metrics/task_distance/{sides.other}": episode.distance_other,
-        "metrics/psnr": psnr_by_frame(episode.other, episode.reference),
-    }
-    for index, joint in enumerate(spec.robot.joint_names):
-        curves[f"joints/{sides.reference}/{joint}"] = episode.joints_reference[:, index]
-        curves[f"joints/{sides.other}/{joint}"] = episode.joints_other[:, index]
     for entity, values in curves.items():
         stream.send_columns(entity, times, rr.Scalars.columns(scalars=values.astype(np.float64)))
     _go_to(stream, spec, start)
+    for side in set(sides.pictures) - set(videos):
+        stream.log(f"{side}/camera/{spec.cameras[0]}", rr.Clear(recursive=False))
     text = f"# {episode.title}\n\n{episode.note}\n"
     stream.log("episode", rr.TextDocument(text, media_type="text/markdown"))
     _go_to(stream, spec, start + len(episode))
     for entity in curves:
         stream.log(entity, rr.Clear(recursive=False))
     stream.reset_time()
+
+
+def _difference(episode: Shown) -> np.ndarray:
+    """|other − reference|, twice as strong: uint8 [T,H,W,3]."""
+    assert episode.reference is not None
+    apart = np.abs(episode.other.astype(np.int16) - episode.reference.astype(np.int16))
+    return np.minimum(2 * apart, 255).astype(np.uint8)
+
+
+def _joint_curves(spec: EnvSpec, side: str, joints: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"joints/{side}/{joint}": joints[:, index] for index, joint in enumerate(spec.robot.joint_names)}
 
 
 def _go_to(stream: rr.RecordingStream, spec: EnvSpec, frame: int) -> None:

@@ -1,0 +1,145 @@
+"""Opening the learned simulator of a run folder, and saving it for elsewhere.
+
+A run holds its video in clips/. A saved simulator has `spec.json` (the contract) and `starts.npz` (`frames` uint8
+[E, S, S, 3], held-out first frames) in its place; the parts beside them are the same:
+
+    tokenizer/  latent_action/  dynamics/     model.json, model.safetensors
+    adapter/                                  adapter.json, adapter.safetensors (none where video was all)
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from robosim_datasets.clip_store import ClipStore
+from robosim_datasets.folders import StagedFolder, write_errors
+from robosim_datasets.lerobot_io import read_provenance
+
+from robosim.adapter import load_adapter, save_adapter
+from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, save_tensors
+from robosim.config import resolve_device
+from robosim.errors import CheckpointError
+from robosim.simulator.simulator import Simulator
+from robosim.spec import EnvSpec
+from robosim.world_model.world import Precision, WorldModel
+
+PARTS = ("tokenizer", "latent_action", "dynamics")
+
+SPEC_FILE, STARTS_FILE = "spec.json", "starts.npz"
+
+
+def load(
+    path: str | Path,
+    device: str = "auto",
+    steps: int | None = None,
+    temperature: float | None = None,
+    precision: Precision = "float32",
+) -> Simulator:
+    """Open the learned simulator of a run folder, or of a folder that `Simulator.save` wrote.
+
+    `device` is auto, cpu or cuda; `steps` (refinement steps a frame) and `temperature` default to the run's;
+    `precision` float32 or bfloat16 is that of the dynamics. Raises `CheckpointError` naming what is missing or damaged
+    and what to run.
+    """
+    folder = Path(path).expanduser()
+    _check_parts(folder)
+    world = WorldModel.load(folder, resolve_device(device), precision)
+    given = {"steps": steps, "temperature": temperature}
+    given = {name: value for name, value in given.items() if value is not None}
+    world = replace(world, sampling=replace(world.sampling, **given))
+    adapted = (folder / "adapter" / "adapter.json").is_file()  # written last
+    bundle = load_adapter(folder / "adapter") if adapted else None
+    if (folder / SPEC_FILE).is_file():
+        about = read_json(folder / SPEC_FILE)
+        spec, starts = EnvSpec.from_json(about["spec"]), _read_starts(folder / STARTS_FILE)
+        simulator = Simulator(world, spec, bundle, None, starts, about["name"], about["renderer"])
+    else:
+        clips, name = ClipStore(folder / "clips"), folder.resolve().name
+        simulator = Simulator(world, clips.spec, bundle, clips, None, name, _renderer(folder))
+    _check_fit(simulator, folder)
+    return simulator
+
+
+def save(simulator: Simulator, folder: Path) -> Path:
+    """Write a simulator without its video; see `Simulator.save`."""
+    staged = StagedFolder(folder, marker=SPEC_FILE)
+    try:
+        _write(simulator, staged.path)
+        staged.commit()
+    except BaseException:
+        staged.abort()
+        raise
+    return folder
+
+
+def _write(simulator: Simulator, folder: Path) -> None:
+    world = simulator.world
+    described = {
+        "tokenizer": (world.tokenizer, {"size": world.size}),
+        "latent_action": (world.latent_action, {"size": world.size}),
+        "dynamics": (world.dynamics, {"sampling": asdict(world.sampling)}),
+    }
+    for name, (model, more) in described.items():
+        save_tensors(prepare_folder(folder / name) / "model.safetensors", model.state_dict())
+        atomic_write_json(folder / name / "model.json", {"config": asdict(model.config), **more})
+    if simulator.bundle is not None:
+        save_adapter(folder / "adapter", simulator.bundle)
+    with write_errors(folder / STARTS_FILE):
+        np.savez_compressed(folder / STARTS_FILE, frames=simulator.starts)
+    about = {"name": simulator.name, "spec": simulator.spec.to_json(), "renderer": simulator.renderer}
+    atomic_write_json(folder / SPEC_FILE, about)
+
+
+def _check_parts(folder: Path) -> None:
+    """Raise `CheckpointError` with one sentence where the folder isn't a trained run."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"there is no folder {folder}; train a simulator with: robosim demo out={folder}"
+        )
+    # Written last, so that a stage that was interrupted doesn't count.
+    missing = [part for part in PARTS if not (folder / part / "model.json").is_file()]
+    if len(missing) == len(PARTS):
+        raise CheckpointError(f"{folder} is no run folder: it holds none of {', '.join(PARTS)}")
+    if missing:
+        raise CheckpointError(
+            f"{folder} has no finished {missing[0]}; run: robosim train stage={missing[0]} out={folder}"
+        )
+    if not (folder / "clips").is_dir() and not (folder / SPEC_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} has neither clips/ nor {SPEC_FILE}, so its arm is unknown; restore the folder"
+        )
+
+
+def _check_fit(simulator: Simulator, folder: Path) -> None:
+    """Raise `CheckpointError` where the parts of a folder were made from different runs."""
+    world, spec, bundle = simulator.world, simulator.spec, simulator.bundle
+    if spec.size != world.size:
+        raise CheckpointError(
+            f"the video of {folder} has {spec.size} px, its models make {world.size} px; train them again"
+        )
+    if bundle is None:
+        return
+    sizes = bundle.adapter.config
+    if (sizes.latent_size, sizes.num_joints) != (world.latent_dim, spec.robot.num_joints):
+        raise CheckpointError(
+            f"the adapter of {folder} doesn't fit its latent actions or its arm; run: robosim adapt out={folder}"
+        )
+
+
+def _read_starts(path: Path) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive["frames"]
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own classes on a damaged file
+        raise CheckpointError(
+            f"{path} is missing or damaged ({error}); restore it, or save the simulator again"
+        ) from error
+
+
+def _renderer(run: Path) -> str:
+    """What drew the run's video; the default where the dataset is gone or was imported."""
+    if not (run / "dataset" / "meta").is_dir():
+        return "warp"
+    return str(read_provenance(run / "dataset").get("renderer", {}).get("kind", "warp"))
