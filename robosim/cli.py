@@ -13,8 +13,12 @@ from robosim.config import unknown
 from robosim.errors import ConfigError, OutputError, RobosimError
 from robosim.interrupts import Interrupt
 from robosim.manual import Command, overview, page
+from robosim.ranks import Elsewhere, launched
 
 INTERRUPTED = 130
+
+SHARED = ("train",)
+"""Commands that share their work among the processes of a `torchrun`."""
 
 COMMANDS = (
     Command(
@@ -158,6 +162,52 @@ COMMANDS = (
         next="look at the sheet",
         run="robosim.bench.physics:bench_physics",
     ),
+    Command(
+        name="play",
+        summary="a page on which you drive the learned arm",
+        purpose="""Serves a page on this machine alone: eight latent actions on keys 1 to 8, a slider a joint, undo,
+            branches, and MuJoCo beside it where the start is a MuJoCo state. Starts are frames of the dataset,
+            MuJoCo tasks, and photos or sketches dropped onto the page. What you do can be recorded.""",
+        reads="the learned simulator, adapter/, clips/ and dataset/ of the run folder that run= names",
+        makes="nothing until you record: then play-000/dataset (a LeRobotDataset) and play-000/play.rrd below out",
+        examples=(
+            "robosim play run=runs/both-nano-s0",
+            "robosim play run=runs/both-nano-s0 steps=2 rate=0 out=played",
+        ),
+        next="uv run rerun <out>/play-000/play.rrd",
+        run="robosim.viewer.play.command:play_command",
+    ),
+    Command(
+        name="bench decode",
+        summary="how many frames a second the learned simulator makes",
+        purpose="""Times a rollout of the learned simulator, the decoding to pixels included, by refinement steps and
+            batch, and beside it the paper's way (25 steps, every frame of the window computed anew). model= takes a
+            preset with random weights, on which speed doesn't depend; run= a trained simulator. Prints JSON; a table
+            goes to stderr.""",
+        reads="nothing, or the learned simulator of the run folder that run= names",
+        makes="nothing but what it prints, unless out= names a file",
+        examples=(
+            "robosim bench decode",
+            "robosim bench decode model=nano steps=[1,4] paper=false out=decode.json",
+        ),
+        next="robosim play, to drive one",
+        run="robosim.bench.decode:bench_decode",
+    ),
+    Command(
+        name="bench train",
+        summary="how many tokens a second a part trains on",
+        purpose="""Times optimiser steps of one part of a preset on random data of the right shape, through the very
+            loop that trains it, and prints tokens a second, the share of the device's arithmetic that is used (MFU)
+            and the peak memory as JSON; a table goes to stderr.""",
+        reads="nothing",
+        makes="nothing but what it prints, unless out= names a file",
+        examples=(
+            "robosim bench train",
+            "robosim bench train model=nano part=tokenizer precision=float32 out=train.json",
+        ),
+        next="robosim train, with the settings that were fastest",
+        run="robosim.bench.training:bench_train",
+    ),
 )
 
 
@@ -181,10 +231,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         run(command, overrides)
     except RobosimError as error:
-        print(f"robosim {name}: {error}", file=sys.stderr)
+        if said_here(error):
+            print(f"robosim {name}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        if launched()[0] == 0:
+            print("\ninterrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -193,6 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"robosim {name}: the disk is full{where}; free some space and run it again", file=sys.stderr)
         return OutputError.exit_code
     return 0
+
+
+def said_here(error: RobosimError) -> bool:
+    """Of the processes of a `torchrun` one says what is wrong: the first, if all meet it, else the one that does."""
+    return not isinstance(error, Elsewhere) and (launched()[0] == 0 or not isinstance(error, ConfigError))
 
 
 def split_name(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -218,7 +275,12 @@ def find_command(name: str) -> Command:
 
 
 def run(command: Command, overrides: Sequence[str]) -> None:
-    """Import the command's module and run it. SIGTERM stops it as Ctrl-C does: saved and resumable."""
+    """Import the command's module and run it. SIGTERM stops it as Ctrl-C does: saved and resumable.
+
+    Raises `ConfigError` for a command that doesn't share its work among the processes of a `torchrun`.
+    """
+    if launched()[1] > 1 and command.name not in SHARED:
+        raise ConfigError(f"{command.name} is one process; run it without torchrun (WORLD_SIZE is set here)")
     interrupt = Interrupt()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
