@@ -149,7 +149,7 @@ def row_of(
         "best_frames_per_second": round(rates[steps, best], 3),
         "by_batch": {str(batch): round(rates[steps, batch], 3) for batch in batches},
     }
-    if paper is not None:
+    if paper is not None and 1 in batches:
         row["times_paper"] = round(alone / paper["frames_per_second"], 2)
     return row
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from robosim.checkpoint import load_tensors, read_json
 from robosim.config import build
-from robosim.errors import CheckpointError
+from robosim.errors import CheckpointError, ConfigError
 from robosim.world_model.decoding import SamplingConfig, commit_frame, refine_frame
 from robosim.world_model.draft import check_draft, draft_next
 from robosim.world_model.dynamics import Dynamics, DynamicsConfig
@@ -204,26 +204,46 @@ def to_uint8(frames: Tensor) -> Tensor:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    data = read_json(folder / "model.json")
-    model = Tokenizer(build(TokenizerConfig, data["config"], str(folder / "model.json")), data["size"])
+    description = read_description(folder)
+    model = Tokenizer(description.part(TokenizerConfig, "config"), description.data["size"])
     return load_weights(model, folder)
 
 
 def load_latent_action(folder: Path) -> LatentActionModel:
-    data = read_json(folder / "model.json")
-    model = LatentActionModel(
-        build(LatentActionConfig, data["config"], str(folder / "model.json")), data["size"]
-    )
+    description = read_description(folder)
+    model = LatentActionModel(description.part(LatentActionConfig, "config"), description.data["size"])
     return load_weights(model, folder)
 
 
 def load_dynamics(
     folder: Path, tokenizer: Tokenizer, latent_action: LatentActionModel
 ) -> tuple[Dynamics, SamplingConfig]:
-    data = read_json(folder / "model.json")
-    config = build(DynamicsConfig, data["config"], str(folder / "model.json"))
-    model = make_dynamics(config, tokenizer, latent_action)
-    return load_weights(model, folder), build(SamplingConfig, data["sampling"], str(folder / "model.json"))
+    description = read_description(folder)
+    model = make_dynamics(description.part(DynamicsConfig, "config"), tokenizer, latent_action)
+    return load_weights(model, folder), description.part(SamplingConfig, "sampling")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model's model.json says."""
+
+    path: Path
+    data: dict[str, Any]
+
+    def part[T](self, schema: type[T], key: str) -> T:
+        """One of its configurations. Raises `CheckpointError` where this version has other keys."""
+        try:
+            return build(schema, self.data[key], key)
+        except (ConfigError, KeyError) as error:
+            raise CheckpointError(
+                f"{self.path} was written by another version of robosim ({str(error).split(';')[0]}); "
+                f"train it again: robosim train stage={self.path.parent.name} out={self.path.parent.parent}"
+            ) from error
+
+
+def read_description(folder: Path) -> Description:
+    path = folder / "model.json"
+    return Description(path, read_json(path))
 
 
 def make_dynamics(config: DynamicsConfig, tokenizer: Tokenizer, latent_action: LatentActionModel) -> Dynamics:
