@@ -6,21 +6,40 @@ beside its place and renamed, so that a crash at any moment leaves the old file 
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robosim.config import to_dict
 from robosim.errors import CheckpointError, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "stage.json"
+
+SAME_RESULT = {"same_result": True}
+"""Metadata of a configuration's field that changes how a result is made, but not what it is, rounding apart."""
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """A configuration (a dataclass) as plain JSON, without the fields marked `SAME_RESULT`: what decides a result."""
+    plain = to_dict(config)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.metadata.get("same_result"):
+            del plain[field.name]
+        elif dataclasses.is_dataclass(value):
+            plain[field.name] = deciding(value)
+    return plain
 
 
 def json_hash(value: Any) -> str:
@@ -99,16 +118,26 @@ def replace_atomically(temporary: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
-def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all. Raises `OutputError` (a full disk, a file for a folder)."""
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """The file to write instead of `path`: it takes that name when the block is done, or is removed.
+
+    Raises `OutputError` (a full disk, a file for a folder).
+    """
     prepare_folder(path.parent)
     temporary = path.with_name(path.name + ".partial")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         replace_atomically(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` whole or not at all. Raises `OutputError` (a full disk, a file for a folder)."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_error(path: Path, error: OSError) -> OutputError:
@@ -137,11 +166,25 @@ def read_json(path: Path) -> Any:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write named tensors as one safetensors file, atomically."""
-    from safetensors.torch import save
+    """Write named tensors as one safetensors file, atomically, and from where they lie on the host.
+
+    Raises `OutputError` as all writing does, and `RuntimeError` where two tensors share their memory.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    atomic_write_bytes(path, save(contiguous, dict(metadata or {})))
+    with written_whole(path) as temporary:
+        try:
+            save_file(contiguous, temporary, dict(metadata or {}))
+        except SafetensorError as error:
+            raise system_error(error) from error
+
+
+def system_error(error: Exception) -> OSError:
+    """What the system said to safetensors, whose errors have its number in their text only."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -201,6 +244,12 @@ def finish_stage(
         "figures": dict(figures),
     }
     atomic_write_json(out / MANIFEST, manifest)
+
+
+def drop_snapshots(folder: Path) -> None:
+    """Remove the snapshots of a training run whose result is saved."""
+    for path in folder.glob("step_*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def stage_hash(out: Path) -> str:

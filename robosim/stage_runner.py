@@ -20,6 +20,8 @@ from robosim.checkpoint import (
     MANIFEST,
     atomic_write_json,
     content_name,
+    deciding,
+    drop_snapshots,
     finish_stage,
     json_hash,
     prepare_folder,
@@ -28,7 +30,7 @@ from robosim.checkpoint import (
     stage_hash,
     write_error,
 )
-from robosim.config import FILE_CHOICES, to_dict
+from robosim.config import FILE_CHOICES
 from robosim.errors import CheckpointError, OutputError
 from robosim.ranks import alone, rank
 
@@ -36,7 +38,7 @@ ATTEMPTS = ".attempts"
 """Folder of a run that notes which request an unfinished stage was begun with."""
 
 UNHASHED = ("out", "device", "resume", "workers", "launcher", "ray_address")
-"""Keys that change where or how a stage runs, but not what is asked of it."""
+"""Keys that change where or how a stage runs, but not what is asked of it; nor do fields marked `SAME_RESULT`."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Request:
 
     def record(self) -> dict[str, Any]:
         """What decides the result: neither the device nor the place."""
-        asked = {key: value for key, value in to_dict(self.config).items() if key not in UNHASHED}
+        asked = {key: value for key, value in deciding(self.config).items() if key not in UNHASHED}
         files = {
             key: content_name(Path(asked[key]))
             for key, ending in FILE_CHOICES.items()
@@ -121,7 +123,14 @@ def run_stage(request: Request, stages: Mapping[str, Stage], heading: str) -> bo
     stage, run = request.stage, request.run
     inputs = alone(lambda: input_hashes(stage, run, stages))
     record, manifest = request.record(), stage.manifest(run)
-    if alone(lambda: request.resume and stage_finished(manifest.parent, record, inputs)):
+
+    def kept() -> bool:
+        finished = request.resume and stage_finished(manifest.parent, record, inputs)
+        if finished:
+            clean_up(request)  # a kill may have come before the first time
+        return finished
+
+    if alone(kept):
         say(f"{heading}: finished before, kept")
         return False
     say(f"{heading}")
@@ -135,7 +144,7 @@ def run_stage(request: Request, stages: Mapping[str, Stage], heading: str) -> bo
         names = tuple(relative(path, manifest.parent) for path in outputs)
         prepare_folder(manifest.parent)  # a stage may have put its files elsewhere in the run only
         finish_stage(manifest.parent, stage.name, record, inputs, seconds, figures, names)
-        attempt_file(request).unlink(missing_ok=True)
+        clean_up(request)
 
     alone(conclude)
     say(f"  done in {clock(seconds)}")
@@ -222,6 +231,12 @@ def timed(request: Request, seconds_before: float) -> tuple[dict[str, Any], floa
             atomic_write_json(attempt_file(request), {**note, "seconds": seconds})
         raise
     return figures, seconds_before + time.monotonic() - started
+
+
+def clean_up(request: Request) -> None:
+    """Remove what only an unfinished stage goes on with. Not before its manifest is written: it costs the training."""
+    drop_snapshots(request.stage.manifest(request.run).parent)
+    attempt_file(request).unlink(missing_ok=True)
 
 
 def attempt_file(request: Request) -> Path:

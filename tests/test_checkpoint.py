@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ import torch
 from robosim import checkpoint
 from robosim.checkpoint import (
     MANIFEST,
+    SAME_RESULT,
     atomic_write_json,
+    deciding,
     finish_stage,
     json_hash,
     load_tensors,
@@ -119,6 +123,50 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch):
         atomic_write_json(path, {"new": True})
     assert json.loads(path.read_text()) == {"old": True}
     assert [p.name for p in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_a_file_that_finds_no_room_leaves_the_old_weights_and_says_so(tmp_path: Path):
+    """The system refuses files above a size, as it would on a full disk: safetensors must say so, and we hand it on."""
+    path = tmp_path / "m.safetensors"
+    save_tensors(path, {"w": torch.ones(3)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(OutputError, match=rf"can't write .*m\.safetensors: {os.strerror(errno.EFBIG)}"):
+            save_tensors(path, {"w": torch.ones(1 << 20)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert torch.equal(load_tensors(path)["w"], torch.ones(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_full_disk_is_named_for_tensors_too():
+    said = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert "disk is full" in str(checkpoint.write_error(Path("m"), checkpoint.system_error(said)))
+
+
+def test_tensors_that_share_memory_are_refused(tmp_path: Path):
+    whole = torch.ones(4)
+    with pytest.raises(RuntimeError, match="share"):
+        save_tensors(tmp_path / "m.safetensors", {"a": whole, "b": whole})
+    assert not list(tmp_path.iterdir())
+
+
+@dataclass
+class Inner:
+    rate: float = 0.1
+    every: int = field(default=5, metadata=SAME_RESULT)
+
+
+@dataclass
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    workers: int = field(default=1, metadata=SAME_RESULT)
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def test_what_decides_a_result_leaves_out_what_does_not():
+    assert deciding(Outer(Inner(every=7), workers=9)) == {"inner": {"rate": 0.1}, "sizes": [1, 2]}
 
 
 KILLED = """

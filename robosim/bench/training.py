@@ -1,6 +1,6 @@
 """`robosim bench train`: tokens a second, model FLOPs utilisation and peak memory of one part of a preset.
 
-The real `train_step` on one random batch that is kept: what is timed is training alone, without reading clips.
+Real training steps on one random batch that is kept: what is timed is training alone, without reading clips.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from robosim.bench.output import document, publish
 from robosim.config import RunOptions, compose, resolve_device
 from robosim.errors import ConfigError
-from robosim.training.loop import Batch, TrainConfig, make_optimiser, set_up, train_step
+from robosim.training.ema import WeightAverage
+from robosim.training.loop import Batch, TrainConfig, make_optimiser, micro_batches, set_up, train_step
 from robosim.training.memory import keep_freed_memory
 from robosim.training.presets import Preset, load_preset
 from robosim.world_model.dynamics import Dynamics
@@ -39,6 +40,7 @@ COLUMNS = (
     "part",
     "parameters",
     "batch",
+    "accumulate",
     "clip_length",
     "precision",
     "tokens_per_second",
@@ -48,9 +50,10 @@ COLUMNS = (
 )
 
 CLOCKS = (
-    "wall time of `steps` optimiser steps (data to the device, forward, backward, clipping, AdamW), the fastest of "
-    "`repeats`, after two steps that aren't timed; MFU = arithmetic of the model (recomputation not counted) over "
-    "seconds × peak; peak memory: the allocator's on a GPU, the whole process's on a CPU"
+    "wall time of `steps` optimiser steps (data to the device, forward and backward of all `accumulate` parts of the "
+    "batch, clipping, AdamW, averaged weights), the fastest of `repeats`, after two steps that aren't timed; MFU = "
+    "arithmetic of the model (recomputation not counted) over seconds × peak; peak memory: the allocator's "
+    "on a GPU, the whole process's on a CPU"
 )
 
 
@@ -61,6 +64,7 @@ class TrainBenchConfig(RunOptions):
     model: str = "tiny"
     part: Literal["dynamics", "tokenizer", "latent_action"] = "dynamics"
     batch: int | None = None
+    accumulate: int | None = None
     clip_length: int | None = None
     steps: int = 3
     repeats: int = 5
@@ -71,7 +75,7 @@ class TrainBenchConfig(RunOptions):
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "repeats", "batch", "clip_length", "threads", "peak_tflops"):
+        for name in ("steps", "repeats", "batch", "accumulate", "clip_length", "threads", "peak_tflops"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name}={value} needs to be above 0")
@@ -81,19 +85,23 @@ def bench_train(command: str, overrides: Sequence[str]) -> None:
     """The command."""
     config = compose(command, TrainBenchConfig, overrides)
     device = resolve_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    result = document(
-        "train",
-        ["robosim", command, *overrides],
-        device=device,
-        threads=torch.get_num_threads(),
-        steps=config.steps,
-        repeats=config.repeats,
-        clocks=CLOCKS,
-        results=[measure(config, load_preset(config.model), device)],
-    )
-    publish(result, config.out, f"training on {device}, {torch.get_num_threads()} threads", COLUMNS)
+    threads = torch.get_num_threads()
+    try:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        result = document(
+            "train",
+            ["robosim", command, *overrides],
+            device=device,
+            threads=torch.get_num_threads(),
+            steps=config.steps,
+            repeats=config.repeats,
+            clocks=CLOCKS,
+            results=[measure(config, load_preset(config.model), device)],
+        )
+    finally:
+        torch.set_num_threads(threads)
+    publish(result, config.out, f"training on {device}, {result['threads']} threads", COLUMNS)
 
 
 def measure(config: TrainBenchConfig, preset: Preset, device: str) -> dict[str, Any]:
@@ -102,20 +110,25 @@ def measure(config: TrainBenchConfig, preset: Preset, device: str) -> dict[str, 
     own = getattr(preset, config.part)
     clip_length = config.clip_length or own.clip_length
     train = settings(config, own.train)
+    rows = micro_batches(train)
     torch.manual_seed(config.seed)
     with torch.device(device):
         model = build(preset, config.part)
     batch = random_batch(preset, model, train.batch, clip_length, config.seed)
+    parts = [{name: value[part] for name, value in batch.items()} for part in rows]
     tokens = train.batch * clip_length * num_tokens(preset)
-    flops = training_flops(model, batch, device, train.precision)
+    flops = sum(training_flops(model, part, device, train.precision) for part in parts)
     trained = set_up(model, train, device)
     optimiser = make_optimiser(trained, train)
+    average = WeightAverage(trained, train.ema) if train.ema else None
     done = 0
 
     def some_steps(count: int) -> None:
         nonlocal done
         for _ in range(count):
-            train_step(trained, [batch], optimiser, train, done, device)
+            train_step(trained, parts, optimiser, train, done, device)
+            if average:
+                average.update(done)
             done += 1
         wait(device)
 
@@ -123,17 +136,20 @@ def measure(config: TrainBenchConfig, preset: Preset, device: str) -> dict[str, 
         torch.cuda.reset_peak_memory_stats()
     some_steps(2)
     seconds = fastest(lambda: some_steps(config.steps), config.repeats) / config.steps
+    memory = peak_memory(device)  # before the peak rate, whose matrices would count
     peak, source = peak_rate(config, train.precision, device)
     return {
         "model": preset.name,
         "part": config.part,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "batch": train.batch,
+        "accumulate": train.accumulate,
         "clip_length": clip_length,
         "tokens_per_frame": num_tokens(preset),
         "precision": train.precision,
         "recompute_every": train.recompute_every,
         "compile": train.compile,
+        "ema": train.ema,
         "seconds_per_step": seconds,
         "tokens_per_second": tokens / seconds,
         "frames_per_second": train.batch * clip_length / seconds,
@@ -142,15 +158,15 @@ def measure(config: TrainBenchConfig, preset: Preset, device: str) -> dict[str, 
         "peak_tflops": peak,
         "peak_from": source,
         "mfu": flops / seconds / 1e12 / peak,
-        "peak_memory_gb": peak_memory(device),
+        "peak_memory_gb": memory,
     }
 
 
 def settings(config: TrainBenchConfig, own: TrainConfig) -> TrainConfig:
     """The preset's training with what the benchmark sets, and room for its steps."""
-    names = ("batch", "precision", "recompute_every", "compile")
+    names = ("batch", "accumulate", "precision", "recompute_every", "compile")
     chosen = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    return replace(own, accumulate=1, steps=2 + config.steps * config.repeats, **chosen)
+    return replace(own, steps=2 + config.steps * config.repeats, **chosen)
 
 
 def build(preset: Preset, part: str) -> nn.Module:

@@ -19,8 +19,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from robosim.errors import UnsupportedError
-from robosim.ranks import world_size
+from robosim.errors import RobosimError, UnsupportedError
+from robosim.ranks import rank, world_size
 from robosim.world_model.st_transformer import STTransformer
 
 PATIENCE = timedelta(hours=24)
@@ -32,10 +32,15 @@ noticed at once, by torchrun."""
 def processes() -> Iterator[None]:
     """Join the other processes of a `torchrun`, for as long as the block lasts.
 
-    An error leaves without a farewell, which the others might not be there to answer.
+    An error that all have agreed on (see `robosim.ranks`) ends the group as well: a thread of gloo that finds the other
+    process gone would abort this one. Any other error leaves without a farewell, which nobody might answer.
     """
     start()
-    yield
+    try:
+        yield
+    except (RobosimError, KeyboardInterrupt):
+        dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
 
 
@@ -52,7 +57,8 @@ def start() -> None:
 
 
 def shard(module: nn.Module, device: str, precision: str) -> nn.Module:
-    """A copy of `module` on `device` of which every process holds its part; `gather_weights` brings them back.
+    """A twin of `module` on `device` of which every process holds its part. `module` itself has no weights any more
+    (it is on `meta`, so that no weight is in memory twice) until `gather_weights` brings them back.
 
     On a GPU, bfloat16 parameters travel and compute; the parts that the optimiser steps, and the sums of gradients,
     stay float32. Raises `UnsupportedError` where a machine has more processes than GPUs.
@@ -71,7 +77,8 @@ def shard(module: nn.Module, device: str, precision: str) -> nn.Module:
         cast_forward_inputs=False,
     )
     mesh = init_device_mesh(device, (world_size(),))
-    twin = copy.deepcopy(module)
+    twin = copy.deepcopy(module, {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]})
+    module.to_empty(device="meta")
     for transformer in transformers(twin):
         for block in transformer.blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -85,11 +92,15 @@ def transformers(module: nn.Module) -> list[STTransformer]:
 
 @torch.no_grad()
 def gather_weights(sharded: nn.Module, module: nn.Module) -> None:
-    """Copy the whole weights of `sharded` into `module`, in every process, one tensor at a time."""
-    parts = sharded.state_dict()
-    for name, whole in module.state_dict().items():
-        part = parts[name]
-        whole.copy_(part.full_tensor() if isinstance(part, DTensor) else part)
+    """Copy the whole weights of `sharded` into process 0's `module`, on the CPU, one tensor at a time."""
+    if rank() == 0:
+        module.to_empty(device="cpu")
+    wholes = dict(module.named_parameters()) | dict(module.named_buffers())
+    # A state dict lacks the buffers that aren't saved, and asks FSDP2 for the parts, whatever it has gathered itself.
+    for name, part in (dict(sharded.named_buffers()) | sharded.state_dict()).items():
+        whole = part.full_tensor() if isinstance(part, DTensor) else part
+        if rank() == 0:
+            wholes[name].copy_(whole)
 
 
 def local(tensor: Tensor) -> Tensor:

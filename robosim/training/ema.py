@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robosim.training.distributed import local
 
@@ -33,7 +33,3 @@ class WeightAverage:
         """Put the averages in the parameters' place."""
         for name, parameter in self._parameters.items():
             local(parameter).copy_(self.values[name])
-
-    def restore(self, values: dict[str, Tensor]) -> None:
-        for name, value in self.values.items():
-            value.copy_(values[name])

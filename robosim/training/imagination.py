@@ -15,11 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robosim.checkpoint import atomic_write_json, json_hash, load_tensors, read_json, save_tensors
+from robosim.checkpoint import (
+    atomic_write_json,
+    drop_snapshots,
+    json_hash,
+    load_tensors,
+    read_json,
+    save_tensors,
+)
 from robosim.progress import progress
 from robosim.training.cloning import Examples, MixedBatches, cloning_error
 from robosim.training.imagined import Imagined, imagine, imagined_examples
-from robosim.training.loop import TrainConfig, finish, train
+from robosim.training.loop import TrainConfig, train
 from robosim.training.policies import PolicyModel, make_policy
 from robosim.training.simulator import LearnedTask
 
@@ -30,7 +37,7 @@ SHARES_IMPROVEMENT = (0.25, 0.25, 0.5)
 """The same, and imagined frames."""
 
 SAVE_EVERY = 100
-"""Steps between snapshots: an interrupt while the result is being checked costs fewer than these."""
+"""Steps between snapshots, of which the last holds the result while that is being checked."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class Ledger:
         save_tensors(self.round_folder(len(self.rounds)) / "policy.safetensors", policy.state_dict())
         self.rounds.append(figures)
         self._write()
-        finish(self.round_folder(len(self.rounds) - 1))
+        drop_snapshots(self.round_folder(len(self.rounds) - 1))
 
     def restore(self, policy: Any) -> None:
         """Load the weights of the last round."""

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NamedTuple, Protocol
@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from robosim.checkpoint import prepare_folder
+from robosim.checkpoint import SAME_RESULT, deciding, prepare_folder
 from robosim.errors import ConfigError, RobosimError
 from robosim.interrupts import ECHO
 from robosim.progress import progress
@@ -43,7 +43,7 @@ from robosim.training.ema import WeightAverage
 from robosim.training.logs import MetricsLog
 from robosim.training.memory import keep_freed_memory
 from robosim.training.schedule import Schedule, rate_factor
-from robosim.training.snapshot import TrainingState, drop_snapshots, restore_latest, save_snapshot
+from robosim.training.snapshot import TrainingState, restore_latest, save_snapshot
 
 Batch = dict[str, Tensor]
 
@@ -62,6 +62,8 @@ class TrainingError(RobosimError):
 
 @dataclass
 class TrainConfig:
+    """How a model is trained. A run goes on, and a finished one is kept, when fields marked `SAME_RESULT` change."""
+
     steps: int = 1000
     batch: int = 32
     """Samples a step, of all processes together: clips, pairs or rows, as the model wants them."""
@@ -82,14 +84,14 @@ class TrainConfig:
     ema: float = 0.0
     """Decay of the averaged weights, which the run then ends with; 0: none."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
+    compile: bool = field(default=False, metadata=SAME_RESULT)
     """Compile the transformers' blocks."""
-    recompute_every: int = 0
+    recompute_every: int = field(default=0, metadata=SAME_RESULT)
     """Every n-th block is computed again in the backward pass instead of being kept; 0: none."""
-    save_every: int = 200
-    """Steps between snapshots; an interrupt saves one as well."""
-    log_every: int = 10
-    tensorboard: bool = True
+    save_every: int = field(default=200, metadata=SAME_RESULT)
+    """Steps between snapshots; an interrupt saves one as well, and so does the end."""
+    log_every: int = field(default=10, metadata=SAME_RESULT)
+    tensorboard: bool = field(default=True, metadata=SAME_RESULT)
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.accumulate, self.save_every, self.log_every) < 1:
@@ -113,12 +115,14 @@ def train(
 ) -> dict[str, float]:
     """Train `module` in place for `config.steps` steps; returns the last logged metrics.
 
-    Snapshots go to `out`, metrics to `out/metrics.jsonl` and `out/tensorboard`. `identity` is what else the run
-    depends on (model configuration, input hashes, seed): a snapshot of another identity is never continued. Ctrl-C or
-    SIGTERM finishes the step, saves and raises `KeyboardInterrupt`. Raises `TrainingError` at a loss or gradient that
-    isn't finite, before the optimiser sees it.
+    Snapshots go to `out`, metrics to `out/metrics.jsonl` and `out/tensorboard`. The last snapshot is that of the
+    trained weights: until the caller drops it (`drop_snapshots`), the same call again costs no step. `identity` is what
+    else the run depends on (model configuration, input hashes, seed): a snapshot of another identity is never
+    continued. Ctrl-C or SIGTERM finishes the step, saves and raises `KeyboardInterrupt`. Raises `TrainingError` at a
+    loss or gradient that isn't finite, before the optimiser sees it.
 
-    In a process group every process must call it with the same `module`, and all leave with the whole trained weights.
+    In a process group every process must call it with the same `module`. Process 0 leaves with the whole trained
+    weights, the others with a module that has none (on the device `meta`).
     """
     rows = micro_batches(config)
     alone(lambda: prepare_folder(out) and None)
@@ -127,9 +131,8 @@ def train(
     state = TrainingState(
         trained, make_optimiser(trained, config), WeightAverage(trained, config.ema) if config.ema else None
     )
-    run = json.loads(json.dumps({"train": asdict(config), "identity": identity or {}}))
-    first = restore_latest(out, state, run)
-    last: dict[str, float] = {}
+    run = json.loads(json.dumps({"train": deciding(config), "identity": identity or {}}))
+    first, last = restore_latest(out, state, run)
     talks = rank() == 0
     with (
         interruptible() as interrupted,
@@ -149,15 +152,16 @@ def train(
                 bar.advance(1, **last)
             done = step + 1
             stop = any_rank(interrupted())
-            if stop or (done % config.save_every == 0 and done < config.steps):
-                save_snapshot(out, done, state, run)
+            if stop or done % config.save_every == 0 or done == config.steps:
+                save_snapshot(out, done, state, run, last)
             if stop:
                 raise KeyboardInterrupt
     if state.average:
         state.average.copy_to_module()
     if trained is not module:
         gather_weights(trained, module)
-    module.to(device).eval()
+    if talks:
+        module.to(device).eval()
     return last
 
 
@@ -177,7 +181,10 @@ def micro_batches(config: TrainConfig) -> list[slice]:
 
 
 def set_up(module: nn.Module, config: TrainConfig, device: str) -> nn.Module:
-    """`module` ready to be trained on `device`: recomputation, compiled blocks, and sharded where there are others."""
+    """`module` ready to be trained on `device`: recomputation, compiled blocks, and sharded where there are others.
+
+    Sharding takes the module's weights, see `shard`.
+    """
     for transformer in transformers(module):
         transformer.recompute_every = config.recompute_every  # pyright: ignore[reportAttributeAccessIssue]
     trained = shard(module, device, config.precision) if distributed() else module.to(device)
@@ -279,11 +286,6 @@ def backward(
         ]
         sums.append(torch.stack([weight, *(mean * weight for mean in means)]).double())
     return names, torch.stack(sums).sum(0)
-
-
-def finish(out: Path) -> None:
-    """Drop the snapshots of a run whose weights are saved elsewhere."""
-    drop_snapshots(out)
 
 
 @contextmanager

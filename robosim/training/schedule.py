@@ -15,8 +15,8 @@ def rate_factor(schedule: Schedule, step: int, steps: int, warmup: int, decay: f
     """The rate of `step` over the highest.
 
     sqrt: ∝ √(what is left), so that most of the run has a high rate and its end is near zero. wsd: constant, then
-    linear to zero over the last `decay` of the run (warm-up–stable–decay, Hu et al., arXiv 2404.06395): a run can be
-    prolonged from any point of its plateau. cosine: half a cosine to zero (Loshchilov & Hutter, arXiv 1608.03983).
+    linear to zero over the last `decay` of the run (warm-up–stable–decay, Hu et al., arXiv 2404.06395). cosine: half a
+    cosine to zero (Loshchilov & Hutter, arXiv 1608.03983).
     """
     warm = min(1.0, (step + 1) / max(1, warmup))
     progress = step / steps

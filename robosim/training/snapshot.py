@@ -131,8 +131,13 @@ def file_name(process: int) -> str:
     return f"rank_{process:05d}.safetensors"
 
 
-def save_snapshot(folder: Path, step: int, state: TrainingState, config: dict[str, Any]) -> None:
-    """Write the state after `step` finished steps, every process its part, then drop the oldest snapshots."""
+def save_snapshot(
+    folder: Path, step: int, state: TrainingState, config: dict[str, Any], metrics: dict[str, float]
+) -> None:
+    """Write the state after `step` finished steps, every process its part, then drop the oldest snapshots.
+
+    `metrics` are those logged last.
+    """
     final = folder / f"step_{step:08d}"
     temporary = folder / f"{final.name}.tmp"
     tensors = state.tensors()
@@ -151,7 +156,13 @@ def save_snapshot(folder: Path, step: int, state: TrainingState, config: dict[st
     def publish() -> None:
         held = {name: placement(tensor, world_size()) for name, tensor in tensors.items()}
         files = {file_name(process): digest for process, digest in enumerate(digests)}
-        manifest = {"step": step, "config": config, "files": files, "tensors": held}
+        manifest = {
+            "step": step,
+            "config": config,
+            "metrics": metrics,
+            "files": files,
+            "tensors": held,
+        }
         atomic_write_json(temporary / "manifest.json", manifest)
         try:
             shutil.rmtree(final, ignore_errors=True)
@@ -184,17 +195,19 @@ def snapshots(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step_????????") if path.is_dir())
 
 
-def restore_latest(folder: Path, state: TrainingState, config: dict[str, Any]) -> int:
-    """Load the newest valid snapshot of this very `config`; returns its step, 0 where there is none.
+def restore_latest(
+    folder: Path, state: TrainingState, config: dict[str, Any]
+) -> tuple[int, dict[str, float]]:
+    """Load the newest valid snapshot of this very `config`; returns its step, 0 where there is none, and metrics.
 
     A damaged snapshot is passed over for the one before it.
     """
     found = alone(lambda: latest(folder, config))
     if found is None:
-        return 0
+        return 0, {}
     manifest = together(lambda: read_json(folder / found / "manifest.json"))
     together(lambda: state.restore(SavedTensors(folder / found, manifest["tensors"])))
-    return int(manifest["step"])
+    return int(manifest["step"]), manifest["metrics"]
 
 
 def latest(folder: Path, config: dict[str, Any]) -> str | None:
@@ -207,9 +220,3 @@ def latest(folder: Path, config: dict[str, Any]) -> str | None:
             if all(file_hash(path / name) == digest for name, digest in manifest["files"].items()):
                 return path.name
     return None
-
-
-def drop_snapshots(folder: Path) -> None:
-    """Remove all snapshots: the run is finished and its weights are saved."""
-    for path in folder.glob("step_*"):
-        shutil.rmtree(path, ignore_errors=True)

@@ -5,8 +5,9 @@ Each reads columns of the clip store and adds one: the tokenizer `tokens`, the l
 read here.
 
 Each function takes its configuration, the run folder, a seed and a device, and returns the stage's figures; its
-folder then holds `model.json` (configuration) and `model.safetensors`. Under `torchrun` all processes train, and the
-first alone labels the store and takes the figures.
+folder then holds `model.json` (configuration) and `model.safetensors`, and still the last snapshots: whoever has
+written the stage's manifest drops them. Under `torchrun` all processes train, and the first alone labels the store and
+takes the figures.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from robosim.checkpoint import atomic_write_json, prepare_folder, save_tensors
 from robosim.errors import ConfigError, DatasetError
 from robosim.ranks import alone, shared_failure
 from robosim.training.columns import add_drafts, add_tokens, episode_rows, infer_store, provenance
-from robosim.training.loop import TrainConfig, finish, train
+from robosim.training.loop import TrainConfig, train
 from robosim.world_model.decoding import SamplingConfig
 from robosim.world_model.draft import check_draft
 from robosim.world_model.dynamics import Dynamics, DynamicsConfig
@@ -40,6 +41,9 @@ from robosim.world_model.world import WorldModel, load_latent_action, load_token
 
 HELD_OUT_CLIPS = 48
 """Clips of the validation episodes that the figures are taken on, at most."""
+
+TOKENIZER_CLIP = 12
+"""Frames of a held-out clip for the tokenizer; those for the latent actions count as many frames in all."""
 
 
 @dataclass
@@ -83,6 +87,7 @@ def train_tokenizer(config: TokenizerTraining, run: Path, seed: int, device: str
     """Train the tokenizer on clips of `clip_length` frames and write the column `tokens` (int16 [frames, N])."""
     store, out = ClipStore(run / "clips"), run / "tokenizer"
     episodes = train_episodes(store)
+    held_out = held_out_places(store, TOKENIZER_CLIP, HELD_OUT_CLIPS)
     torch.manual_seed(seed)
     model = Tokenizer(config.model, store.spec.size)
     model.background.copy_(median_frame(store, episodes))
@@ -98,9 +103,8 @@ def train_tokenizer(config: TokenizerTraining, run: Path, seed: int, device: str
     def conclude() -> dict[str, Any]:
         save_model(out, model, {"config": asdict(config.model), "size": store.spec.size})
         add_tokens(store, model, out, device)
-        clips = held_out_clips(store, 12, HELD_OUT_CLIPS)
+        clips = read_clips(store, held_out, TOKENIZER_CLIP)
         figures = evaluate_tokenizer(model, clips.to(device))
-        finish(out)
         return figures | {"num_codes": model.num_codes, "parameters": count(model), "train": trained}
 
     return alone(conclude)
@@ -113,6 +117,8 @@ def train_latent_action(config: LatentActionTraining, run: Path, seed: int, devi
     """
     store, out = ClipStore(run / "clips"), run / "latent_action"
     episodes = train_episodes(store)
+    most = HELD_OUT_CLIPS * TOKENIZER_CLIP // config.clip_length
+    held_out = held_out_places(store, config.clip_length, most)
     torch.manual_seed(seed)
     model = LatentActionModel(config.model, store.spec.size)
     batches = ClipSampler(store, episodes, config.clip_length, config.train.batch, seed)
@@ -130,9 +136,8 @@ def train_latent_action(config: LatentActionTraining, run: Path, seed: int, devi
         model.choose_playable(torch.from_numpy(latents[rows]), seed)
         save_model(out, model, {"config": asdict(config.model), "size": store.spec.size})
         store.add_column("latent_action", latents, provenance(out))
-        clips = held_out_clips(store, config.clip_length, 12 * HELD_OUT_CLIPS // config.clip_length)
+        clips = read_clips(store, held_out, config.clip_length)
         figures = evaluate_latent_actions(model, clips.to(device), seed)
-        finish(out)
         return figures | {"parameters": count(model), "train": trained}
 
     return alone(conclude)
@@ -146,6 +151,8 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
     """
     store, out = ClipStore(run / "clips"), run / "dynamics"
     episodes = train_episodes(store)
+    length = config.context + config.horizon
+    held_out = held_out_places(store, length, HELD_OUT_CLIPS)
     tokenizer, latent_action = load_tokenizer(run / "tokenizer"), load_latent_action(run / "latent_action")
     columns = ("tokens", "latent_action")
     if config.model.draft:
@@ -171,12 +178,11 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
     def conclude() -> dict[str, Any]:
         save_model(out, model, {"config": asdict(config.model), "sampling": asdict(config.sampling)})
         world = WorldModel(tokenizer.to(device), latent_action.to(device), model, config.sampling)
-        clips = held_out_clips(store, config.context + config.horizon, HELD_OUT_CLIPS)
+        clips = read_clips(store, held_out, length)
         figures, predicted = evaluate_dynamics(world, clips, config.context, seed)
         figures["frames_per_second"] = measure_frames_per_second(world, clips[:1, : config.context])
         shown = torch.cat([clips[:, : config.context], predicted.cpu()], 1)
         np.savez(out / "strips.npz", true=clips.numpy()[::4], predicted=shown.numpy()[::4])
-        finish(out)
         return figures | {"parameters": count(model), "train": trained}
 
     return alone(conclude)
@@ -185,27 +191,40 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
 def train_episodes(store: ClipStore) -> list[int]:
     episodes = store.select(split="train")
     if not episodes or not store.select(split="val"):
-        raise DatasetError(
-            f"{store.path}: a world model needs training and held-out episodes, this store has {len(episodes)} and "
-            f"{len(store.select(split='val'))}; collect with val_fraction > 0"
+        raise shared_failure(
+            DatasetError(
+                f"{store.path}: a world model needs training and held-out episodes, this store has {len(episodes)} "
+                f"and {len(store.select(split='val'))}; collect with val_fraction > 0"
+            )
         )
     return episodes
 
 
-def held_out_clips(store: ClipStore, length: int, most: int) -> Tensor:
-    """Up to `most` clips uint8 [B, length, H, W, 3] of the validation episodes, evenly spread over all that fit."""
+def held_out_places(store: ClipStore, length: int, most: int) -> list[tuple[int, int]]:
+    """(episode, first frame) of up to `most` clips of the validation episodes, evenly spread over all that fit.
+
+    Asked for before the training, so that a `DatasetError` (no validation episode is so long) doesn't come after it.
+    """
     places = [
         (episode, start)
         for episode in store.select(split="val")
         for start in range(0, store.episodes[episode].length - length + 1, max(1, length // 2))
     ]
     if not places:
-        raise DatasetError(
-            f"{store.path}: no validation episode has {length} frames; collect longer or more episodes"
+        longest = max(store.episodes[episode].length for episode in store.select(split="val"))
+        raise shared_failure(
+            DatasetError(
+                f"{store.path}: the figures are taken on clips of {length} frames, but the longest validation episode "
+                f"has {longest}; collect longer episodes"
+            )
         )
     chosen = np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int)
-    clips = [store.frames(places[i][0], places[i][1], places[i][1] + length) for i in chosen]
-    return torch.from_numpy(np.stack(clips))
+    return [places[i] for i in chosen]
+
+
+def read_clips(store: ClipStore, places: list[tuple[int, int]], length: int) -> Tensor:
+    """The clips at `places`, uint8 [B, length, H, W, 3]."""
+    return torch.from_numpy(np.stack([store.frames(e, first, first + length) for e, first in places]))
 
 
 def median_frame(store: ClipStore, episodes: list[int], most: int = 200) -> Tensor:

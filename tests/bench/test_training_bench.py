@@ -8,8 +8,18 @@ import pytest
 import torch
 
 from robosim.bench import training
-from robosim.bench.training import bench_train, build, counted_flops, dynamics_flops, random_batch
+from robosim.bench.training import (
+    TrainBenchConfig,
+    bench_train,
+    build,
+    counted_flops,
+    dynamics_flops,
+    measure,
+    random_batch,
+    settings,
+)
 from robosim.errors import ConfigError
+from robosim.training.ema import WeightAverage
 from robosim.training.presets import load_preset
 
 NANO = ["model=nano", "steps=1", "repeats=1", "device=cpu", "threads=1", "batch=2"]
@@ -53,6 +63,45 @@ def test_figures_fit_together(part: str, capsys, tmp_path):
     assert "mfu" in shown.err
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_is_the_benchmarks_own(two_threads, capsys):
+    bench_train("bench train", [*NANO, "clip_length=4", "peak_tflops=1"])
+    assert json.loads(capsys.readouterr().out)["threads"] == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_a_batch_is_cut_as_the_preset_cuts_it():
+    genie = load_preset("genie_2b5").dynamics.train
+    assert genie.accumulate == settings(TrainBenchConfig(), genie).accumulate == 8
+    assert settings(TrainBenchConfig(batch=16, accumulate=2), genie).accumulate == 2
+
+
+def test_a_step_is_all_its_parts_and_the_averaged_weights(monkeypatch):
+    """Of the last step the parts, and the steps after which the weights were averaged."""
+    seen, averaged, order = [], [], []
+    step = training.train_step
+    monkeypatch.setattr(training, "train_step", lambda m, parts, *a: (seen.append(parts), step(m, parts, *a)))
+    update = WeightAverage.update
+    monkeypatch.setattr(WeightAverage, "update", lambda self, n: (averaged.append(n), update(self, n)))
+    monkeypatch.setattr(training, "peak_memory", lambda device: order.append("memory") or 1.0)
+    monkeypatch.setattr(training, "peak_rate", lambda *a: order.append("rate") or (1.0, "here"))
+    config = TrainBenchConfig(model="nano", batch=4, clip_length=3, steps=2, repeats=1)
+    preset = load_preset("nano", ("dynamics.train.accumulate=2", "dynamics.train.ema=0.9"))
+    row = measure(config, preset, "cpu")
+    assert [len(part["tokens"]) for part in seen[-1]] == [2, 2]
+    assert not torch.equal(seen[-1][0]["tokens"], seen[-1][1]["tokens"])
+    assert averaged == [0, 1, 2, 3] and order == ["memory", "rate"]
+    assert (row["batch"], row["accumulate"], row["ema"]) == (4, 2, 0.9)
+    assert row["frames_per_second"] == pytest.approx(4 * 3 / row["seconds_per_step"])
+
+
 def test_a_measured_peak_is_above_what_training_reaches(capsys, monkeypatch):
     monkeypatch.setattr(training, "PEAK_SIZES", (256, 512))
     bench_train("bench train", [*NANO, "clip_length=4", "precision=float32"])
@@ -61,7 +110,9 @@ def test_a_measured_peak_is_above_what_training_reaches(capsys, monkeypatch):
     assert 0 < row["mfu"] < 1
 
 
-@pytest.mark.parametrize("override", ["batch=0", "part=adapter", "model=huge", "peak_tflops=-1"])
+@pytest.mark.parametrize(
+    "override", ["batch=0", "accumulate=5", "part=adapter", "model=huge", "peak_tflops=-1"]
+)
 def test_a_wrong_key_is_refused(override: str):
     with pytest.raises(ConfigError):
         bench_train("bench train", [*NANO[:2], override])

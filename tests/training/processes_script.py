@@ -108,7 +108,9 @@ def run(job: dict) -> dict[str, float]:
     module, out = make(job["model"]), Path(job["out"])
     last = train(module, Batches(config.batch, job.get("fault")), config, out, job["model"])
     if rank() == 0:
-        save_tensors(out / "final.safetensors", module.state_dict())
+        save_tensors(out / "final.safetensors", module.state_dict() | dict(module.named_buffers()))
+    else:
+        assert all(tensor.is_meta for tensor in module.state_dict().values()), "process 0 alone has the whole"
     return last
 
 

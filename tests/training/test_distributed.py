@@ -37,6 +37,7 @@ def two(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_two_processes_equal_one(two: Path, tmp_path: Path, model: str):
     run(job(model, tmp_path))
@@ -53,6 +54,7 @@ def test_micro_batches_equal_one_batch(tmp_path: Path):
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_micro_batches_of_two_processes_with_averaged_weights_equal_one(two: Path, tmp_path: Path):
     run(job("dynamics", tmp_path, train=QUIET | {"ema": 0.9}))
     assert_same_run(tmp_path, two / "accumulated")
@@ -60,6 +62,7 @@ def test_micro_batches_of_two_processes_with_averaged_weights_equal_one(two: Pat
     assert any(not torch.equal(plain[name], value) for name, value in final(tmp_path).items())
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_with_what_one_began(two: Path):
     assert_same_run(two / "grown", two / "dynamics")
 

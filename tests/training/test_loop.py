@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,9 +152,15 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {folder!r})
 import test_loop_script as t
-from robosim.training import snapshot
-{trap}
-t.train(t.fresh(), t.batches, t.CONFIG, t.Path({out!r}), "fit")
+for name, trap in t.TRAPS.items():
+    child = os.fork()  # torch is imported once, and hasn't computed yet
+    if child:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    t.torch.set_num_threads({threads})
+    exec(trap)
+    t.train(t.fresh(), t.batches, t.CONFIG, t.Path({folder!r}) / name, "fit")
+    os._exit(0)
 """
 
 AT_STEP = "inner = t.batches\nt.batches = lambda s, r: os.kill(os.getpid(), signal.SIGKILL) if s == 13 else inner(s, r)"
@@ -171,23 +176,31 @@ os.replace = trap
 """
 
 
-@pytest.mark.parametrize(
-    "trap",
-    [AT_STEP, IN_RENAME.format(nth=3), IN_RENAME.format(nth=4)],
-    ids=["between steps", "in the manifest's rename", "in the snapshot's rename"],
-)
-def test_kill_and_resume_equals_a_straight_run(tmp_path, straight, trap):
-    script = tmp_path / "test_loop_script.py"
-    script.write_text(Path(__file__).read_text())
-    out = tmp_path / "killed"
-    code = textwrap.dedent(KILLED).format(folder=str(tmp_path), out=str(out), trap=trap)
+TRAPS = {
+    "between steps": AT_STEP,
+    "in the manifest's rename": IN_RENAME.format(nth=3),
+    "in the snapshot's rename": IN_RENAME.format(nth=4),
+}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> Path:
+    """A run for each of the traps, in a folder of its name: each in a process of its own, which died there."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "test_loop_script.py").write_text(Path(__file__).read_text())
+    code = KILLED.format(folder=str(folder), threads=torch.get_num_threads())
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert process.stdout.split() == [str(-signal.SIGKILL)] * len(TRAPS), process.stderr
+    return folder
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_kill_and_resume_equals_a_straight_run(killed, straight, trap):
+    out = killed / trap
     before = len((out / "metrics.jsonl").read_text().splitlines())
     assert 0 < before < 20
     module = fresh()
-    steps = []
-    train(module, lambda step, rows: steps.append(step) or batches(step, rows), CONFIG, out, "fit")
+    steps = train_watched(module, CONFIG, out)
     assert steps[0] in (5, 10) and steps[-1] == 19, "it went on from a snapshot"
     assert same(weights(module), straight)
     rows = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -219,18 +232,46 @@ def test_a_damaged_snapshot_is_passed_over(tmp_path, straight):
     assert same(weights(module), straight)
 
 
-def test_a_snapshot_of_another_configuration_is_not_continued(tmp_path):
+@pytest.mark.parametrize(
+    "other", [{"learning_rate": 2e-3}, {"steps": 21}, {"accumulate": 2}, {"ema": 0.5}, {"seed": 2}]
+)
+def test_a_snapshot_of_another_request_is_not_continued(tmp_path, other):
     stop_at(tmp_path, 12)
-    first = []
-    train(
-        fresh(),
-        lambda step, rows: first.append(step) or batches(step, rows),
-        CONFIG,
-        tmp_path,
-        "fit",
-        identity={"seed": 2},
-    )
-    assert first[0] == 0
+    identity = {"seed": other["seed"]} if "seed" in other else None
+    changed = CONFIG if identity else replace(CONFIG, **other)
+    assert train_watched(fresh(), changed, tmp_path, identity)[0] == 0
+
+
+def test_what_changes_no_result_may_change_in_between(tmp_path, straight):
+    stop_at(tmp_path, 12)
+    module = fresh()
+    changed = replace(CONFIG, save_every=3, log_every=7, tensorboard=True, recompute_every=1)
+    assert train_watched(module, changed, tmp_path)[0] == 13
+    assert same(weights(module), straight)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_that_is_done_costs_no_step_again(tmp_path, ema):
+    config, module, again = replace(CONFIG, ema=ema, save_every=50, log_every=3), fresh(), fresh()
+    last = train(module, batches, config, tmp_path, "fit")
+    assert train(again, lambda step, rows: pytest.fail("a step"), config, tmp_path, "fit") == last
+    assert same(weights(again), weights(module)) and not again.training
+    rows = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [*range(0, 20, 3), 19]
+
+
+def train_watched(
+    module: nn.Module, config: TrainConfig, out: Path, identity: dict[str, int] | None = None
+) -> list[int]:
+    """Train; the steps that it took."""
+    steps: list[int] = []
+
+    def watched(step: int, rows: slice):
+        steps.append(step)
+        return batches(step, rows)
+
+    train(module, watched, config, out, "fit", identity)
+    return steps
 
 
 def stop_at(out: Path, last: int, config: TrainConfig = CONFIG) -> None:
