@@ -16,11 +16,11 @@ from PIL import Image
 
 import robosim
 from robosim.adapter import ActionAdapter, AdapterBundle, save_adapter
-from robosim.errors import CheckpointError, OutputError, UnsupportedError
+from robosim.errors import CheckpointError, ConfigError, OutputError, UnsupportedError
 from robosim.simulator import Observation, Simulator
 from robosim.world_model import LearnedEnv
 from robosim.world_model.picture import PictureError
-from tests.toy_run import SIZE, make_toy_bundle, write_toy_run
+from tests.toy_run import SIZE, make_toy_bundle, toy_run
 from tests.world_model.conftest import make_world
 
 WALK = [
@@ -37,7 +37,7 @@ WALK = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    return write_toy_run(tmp_path_factory.mktemp("runs") / "reach-toy-s0")
+    return toy_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,8 @@ def test_a_step_is_that_of_the_environment(loaded):
     """Bit for bit: what a person sees is what policies are trained and judged in."""
     low, high = loaded.limits
     rest = (low + high) / 2
-    commands = [rest + np.float32(0.05) * np.sin(np.arange(8) + step, dtype=np.float32) for step in range(6)]
-    bundle = make_toy_bundle(loaded.spec.robot)
-    # The environment corrects the joints from its second step on; a probe that is right at the first hides that.
-    first = (torch.from_numpy(row)[None] for row in (commands[0], rest + np.float32(0.01), rest))
-    bundle.probe.mean_O[:8] = bundle.adapter.predict_joints(*first)[0]
-    sim = Simulator(loaded.world, loaded.spec, bundle, starts=loaded.starts)
+    commands = [rest + np.float32(0.05) * np.sin(np.arange(8) + step, dtype=np.float32) for step in range(8)]
+    sim = loaded.copy()
     frame = sim.starts[1]
     env = sim.env("reach")
     assert isinstance(env, LearnedEnv)
@@ -221,6 +217,12 @@ def test_sampling_is_the_runs_unless_given(run, loaded):
     other = robosim.load(run, device="cpu", steps=1, temperature=0.0).world.sampling
     assert (other.steps, other.temperature, other.order) == (1, 0.0, loaded.world.sampling.order)
     assert loaded.world.sampling.steps == 3
+
+
+@pytest.mark.parametrize("option", [{"steps": 0}, {"temperature": -1.0}, {"temperature": float("nan")}])
+def test_sampling_that_makes_no_sense_gets_a_sentence(run, option):
+    with pytest.raises(ConfigError, match=f"{next(iter(option))} must be .* or more, not"):
+        robosim.load(run, device="cpu", **option)
 
 
 def test_without_an_adapter_latent_actions_still_work(run, tmp_path):

@@ -6,6 +6,7 @@ What such a simulator shows is nonsense, but everything it does is done as with 
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -22,6 +23,12 @@ from robosim.world_model import WorldModel
 from tests.world_model.conftest import make_world
 
 SIZE = 32
+
+
+@cache
+def toy_run(folder: Path) -> Path:
+    """The run that all tests share and none changes; `folder` is `tmp_path_factory.getbasetemp()`."""
+    return write_toy_run(folder / "reach-toy-s0")
 
 
 def write_toy_run(run: Path, adapter: bool = True, world: WorldModel | None = None) -> Path:

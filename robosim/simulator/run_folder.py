@@ -20,7 +20,7 @@ from robosim_datasets.lerobot_io import read_provenance
 from robosim.adapter import load_adapter, save_adapter
 from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, save_tensors
 from robosim.config import resolve_device
-from robosim.errors import CheckpointError
+from robosim.errors import CheckpointError, ConfigError
 from robosim.simulator.simulator import Simulator
 from robosim.spec import EnvSpec
 from robosim.world_model.world import Precision, WorldModel
@@ -41,8 +41,9 @@ def load(
 
     `device` is auto, cpu or cuda; `steps` (refinement steps a frame) and `temperature` default to the run's;
     `precision` float32 or bfloat16 is that of the dynamics. Raises `CheckpointError` naming what is missing or damaged
-    and what to run.
+    and what to run, `ConfigError` for sampling that makes no sense.
     """
+    check_sampling(steps, temperature)
     folder = Path(path).expanduser()
     _check_parts(folder)
     world = WorldModel.load(folder, resolve_device(device), precision)
@@ -90,6 +91,14 @@ def _write(simulator: Simulator, folder: Path) -> None:
         np.savez_compressed(folder / STARTS_FILE, frames=simulator.starts)
     about = {"name": simulator.name, "spec": simulator.spec.to_json(), "renderer": simulator.renderer}
     atomic_write_json(folder / SPEC_FILE, about)
+
+
+def check_sampling(steps: int | None = None, temperature: float | None = None) -> None:
+    """Raise `ConfigError` for values that `load` can't take; None is the run's own."""
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps must be 1 (refinement step a frame) or more, not {steps}")
+    if temperature is not None and not temperature >= 0:  # nor NaN
+        raise ConfigError(f"temperature must be 0 (the most likely token) or more, not {temperature}")
 
 
 def _check_parts(folder: Path) -> None:

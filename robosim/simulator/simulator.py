@@ -28,7 +28,7 @@ from torch import Tensor
 from robosim.adapter import AdapterBundle
 from robosim.errors import UnsupportedError
 from robosim.spec import EnvSpec
-from robosim.world_model.learned_env import JOINT_CORRECTION, LearnedEnv
+from robosim.world_model.learned_env import LearnedEnv, corrected
 from robosim.world_model.picture import Source, read_picture
 from robosim.world_model.protocols import ProbeReading
 from robosim.world_model.world import RolloutState, WorldModel, seeded_generators, to_uint8
@@ -286,7 +286,7 @@ class Simulator:
         reading = self._read()
         if self.bundle is not None:
             moved = self.bundle.adapter.predict_joints(command_1J, self._command, self._joints)
-            self._joints = moved + JOINT_CORRECTION * (reading.joints - moved)
+            self._joints = corrected(moved, reading.joints)
         self._latent, self._command = latent_1A, command_1J
         return self._observe(reading)
 

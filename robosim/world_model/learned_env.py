@@ -151,8 +151,8 @@ class LearnedEnv(ArmVectorEnv):
         reading = self.probe.read(frames)
         begun = torch.from_numpy(self._elapsed[rows] > 0)[:, None]
         # At the start the joints are known, or already the probe's.
-        correction = JOINT_CORRECTION * (reading.joints.cpu() - self._joints[index]) * begun
-        self._joints[index] += correction
+        joints = self._joints[index]
+        self._joints[index] = torch.where(begun, corrected(joints, reading.joints.cpu()), joints)
         goal = self._goal[index]
         reading = ProbeReading(reading.joints, reading.tool, reading.object, goal.to(reading.tool.device))
         self._pixels[self.env_spec.cameras[0]][rows] = frames.cpu().numpy()
@@ -160,6 +160,11 @@ class LearnedEnv(ArmVectorEnv):
         self._distance[rows] = self.judge.distance(reading, self.task_spec).cpu().numpy()
         for name, place in (("tool", reading.tool), ("object", reading.object), ("goal", goal)):
             self._places[name][rows] = place.cpu().numpy()
+
+
+def corrected(joints: Tensor, seen: Tensor) -> Tensor:
+    """The joints [N, J] that the adapter predicted, moved a little towards those that the probe has seen."""
+    return joints + JOINT_CORRECTION * (seen - joints)
 
 
 def rows_of(values: Any, rows: np.ndarray) -> Tensor:

@@ -18,7 +18,8 @@ from robosim.errors import RobosimError
 MOST_PIXELS = 60_000_000
 """Larger pictures are refused before they are decoded: a small file can claim any size."""
 
-FORMATS = "use a PNG, JPEG, WebP or GIF file"
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is decoded at all. Pillow knows dozens more, and hands some of them to other programs (EPS: Ghostscript)."""
 
 Source = str | Path | bytes | np.ndarray | Image.Image
 
@@ -51,7 +52,7 @@ def _decode(data: bytes, size: int, name: str) -> np.ndarray:
     if not data:
         raise PictureError(f"{name} is empty (0 bytes); choose another file")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 raise PictureError(_too_large(name, f"{width}×{height} pixels"))
@@ -111,4 +112,4 @@ def _too_large(name: str, found: str) -> str:
 def _unknown_format(data: bytes, name: str) -> str:
     if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
         return f"{name} is a HEIC picture, which can't be read here; export it as JPEG or PNG"
-    return f"{name} isn't a picture that can be read; {FORMATS}"
+    return f"{name} isn't a picture that can be read; use a PNG, JPEG, WebP, GIF, BMP or TIFF file"

@@ -1,20 +1,16 @@
-"""What a page's wishes become, without a browser, and what `robosim play` says before there is a page."""
+"""What a page's wishes become, without a browser."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from robosim.config import compose
-from robosim.errors import ConfigError, RobosimError, UnsupportedError
-from robosim.viewer.play.command import PlayConfig, listen
+from robosim.errors import RobosimError
 from robosim.viewer.play.driver import STILL, Driver, Shown
 from robosim.viewer.play.session import View
 
@@ -212,33 +208,3 @@ def test_a_page_that_draws_nothing_is_sent_little(monkeypatch: pytest.MonkeyPatc
 
     _, shown, _ = drive(hands, sees=False)
     assert len(shown) <= 7
-
-
-def test_a_taken_port_gets_a_sentence():
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with pytest.raises(UnsupportedError, match=rf"port {port} is in use.*port=0"):
-            listen(port)
-
-
-def test_the_page_is_on_loopback_alone():
-    with listen(0) as listener:
-        assert listener.getsockname()[0] == "127.0.0.1"
-
-
-def test_a_run_has_to_be_named_and_the_message_lists_those_at_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"run=runs/NAME .*robosim demo makes one"):
-        PlayConfig()
-    (tmp_path / "runs" / "reach-nano-s0" / "dynamics").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"here are runs/reach-nano-s0"):
-        PlayConfig()
-
-
-@pytest.mark.parametrize("override", ["port=70000", "port=-1", "rate=-2"])
-def test_values_that_make_no_sense_are_refused(override: str):
-    key = override.partition("=")[0]
-    with pytest.raises(ConfigError, match=f"{key} must be"):
-        compose("play", PlayConfig, ["run=x", override])

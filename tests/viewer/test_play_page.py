@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,13 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.toy_run import write_toy_run
+from tests.viewer.play_server import Server, Wire, no_browser
 
-playwright = pytest.importorskip("playwright.sync_api")
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PLAY = ("-m", "robosim.cli", "play")
+slow = pytest.mark.slow
+"""All but one test: that there is a page, and that a key moves the arm, is seen at every run."""
+
 FRAME, TWIN, STATUS = "img.frame", "img.twin", "[data-test=status]"
 PATIENCE = 20_000
 """Milliseconds after which a page that should have changed counts as stuck."""
@@ -35,60 +31,23 @@ PATIENCE = 20_000
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    try:
+        from playwright import sync_api as playwright
+    except ImportError as error:
+        no_browser(error)
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with playwright.sync_playwright() as driver:
         try:
             started = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
         except playwright.Error as error:
-            pytest.skip(f"no Chromium here (install chromium, or: playwright install chromium): {error}")
+            no_browser(error)
         yield started
         started.close()
 
 
-class Server:
-    """`robosim play` in a process of its own, on a free port."""
-
-    def __init__(self, run: Path, out: Path) -> None:
-        command = [
-            sys.executable,
-            *PLAY,
-            f"run={run}",
-            f"out={out}",
-            "port=0",
-            "browser=false",
-            "rate=0",
-        ]
-        self.out = out
-        self.process = subprocess.Popen(
-            [*command, "device=cpu"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        )
-        assert self.process.stdout is not None
-        said = []
-        for line in self.process.stdout:
-            said.append(line)
-            if address := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(address[1])
-                return
-        raise AssertionError("".join(said))
-
-    def end(self) -> str:
-        """Ctrl-C; returns what was printed since the address."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.communicate(timeout=20)[0]
-
-
 @pytest.fixture(scope="module")
-def toy_run(tmp_path_factory) -> Path:
-    return write_toy_run(tmp_path_factory.mktemp("run") / "toy")
-
-
-@pytest.fixture(scope="module")
-def server(toy_run: Path, tmp_path_factory) -> Iterator[Server]:
-    server = Server(toy_run, tmp_path_factory.mktemp("played"))
+def server(run: Path, tmp_path_factory) -> Iterator[Server]:
+    server = Server(run, tmp_path_factory.mktemp("played"))
     yield server
     if server.process.poll() is None:
         server.end()
@@ -190,10 +149,14 @@ def choose(page: Page, path: Path) -> None:
     chooser.value.set_files(path)
 
 
-def test_the_page_loads_and_asks_no_one_but_this_machine(open_page, server: Server):
+def test_the_page_loads_obeys_a_key_and_asks_no_one_but_this_machine(open_page, server: Server):
     asked: list[str] = []
     page = open_page(asked=asked)
-    assert pixels(source(page)).std() > 0
+    before = source(page)
+    assert pixels(before).std() > 0
+    page.keyboard.press("1")
+    changed(page, before)
+    assert step_of(page) >= 1
     addresses = [url for url in asked if not url.startswith(("data:", "blob:"))]
     ours = (f"http://127.0.0.1:{server.port}/", f"ws://127.0.0.1:{server.port}/")
     assert any(url.startswith("ws:") for url in addresses)
@@ -203,13 +166,7 @@ def test_the_page_loads_and_asks_no_one_but_this_machine(open_page, server: Serv
     page.context.close()
 
 
-def test_a_key_moves_the_arm_once(page: Page):
-    before = source(page)
-    page.keyboard.press("1")
-    changed(page, before)
-    assert step_of(page) >= 1
-
-
+@slow
 def test_a_held_button_goes_on_until_it_is_let_go(page: Page):
     button = page.locator("[data-hold='2']")
     button.hover()
@@ -230,10 +187,30 @@ def wait_for_rest(page: Page, pause: int = 600) -> int:
     return step
 
 
+@slow
 def test_a_dragged_slider_commands_its_joint(page: Page):
     before = source(page)
-    command = page.locator(".joints .number").nth(0)
-    told = float(command.inner_text())
+    told = float(page.locator(".joints .number").nth(0).inner_text())
+    drag_first_slider(page)
+    changed(page, before)
+    page.wait_for_function(
+        "(told) => Number(document.querySelector('.joints .number').textContent) > told + 0.05", arg=told
+    )
+
+
+@slow
+def test_physics_takes_the_same_commands_beside(page: Page):
+    page.click("[data-test=start-physics]")
+    wait_for_text(page, STATUS, "from MuJoCo")
+    page.wait_for_selector(f"{TWIN}[src^='data:image/png']")
+    frame, twin = source(page), source(page, TWIN)
+    assert pixels(twin).shape == pixels(frame).shape and pixels(twin).std() > 0
+    drag_first_slider(page)
+    changed(page, frame)
+    changed(page, twin, TWIN)
+
+
+def drag_first_slider(page: Page) -> None:
     slider, thumb = (
         page.locator(f"[data-joint='0']{part}").bounding_box() for part in ("", " .q-slider__thumb")
     )
@@ -243,12 +220,9 @@ def test_a_dragged_slider_commands_its_joint(page: Page):
     for part in (0.7, 0.8, 0.9):
         page.mouse.move(slider["x"] + part * slider["width"], slider["y"] + slider["height"] / 2)
     page.mouse.up()
-    changed(page, before)
-    page.wait_for_function(
-        "(told) => Number(document.querySelector('.joints .number').textContent) > told + 0.05", arg=told
-    )
 
 
+@slow
 def test_a_dropped_picture_is_the_new_start(page: Page):
     before = source(page)
     drop(page, "sketch.png", picture_file(90, 60, "PNG"))
@@ -257,6 +231,7 @@ def test_a_dropped_picture_is_the_new_start(page: Page):
     assert step_of(page) == 0
 
 
+@slow
 def test_a_text_file_named_png_gets_a_sentence_and_the_page_goes_on(page: Page):
     before = source(page)
     drop(page, "notes.png", b"not a picture at all\n" * 20)
@@ -268,6 +243,7 @@ def test_a_text_file_named_png_gets_a_sentence_and_the_page_goes_on(page: Page):
     assert page.locator(f"{STATUS}.wrong").count() == 0
 
 
+@slow
 def test_a_photo_of_20_megapixels_is_taken(page: Page, tmp_path: Path):
     before = source(page)
     (tmp_path / "photo.jpg").write_bytes(picture_file(5200, 3900, "JPEG"))
@@ -276,6 +252,7 @@ def test_a_photo_of_20_megapixels_is_taken(page: Page, tmp_path: Path):
     changed(page, before)
 
 
+@slow
 def test_a_file_that_is_too_large_gets_a_sentence(page: Page, tmp_path: Path):
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(41 << 20)
@@ -283,6 +260,7 @@ def test_a_file_that_is_too_large_gets_a_sentence(page: Page, tmp_path: Path):
     wait_for_text(page, STATUS, "larger than 40 MB")
 
 
+@slow
 def test_undo_gives_the_earlier_picture_back_exactly(page: Page):
     frames = [source(page)]
     for key in "12":
@@ -297,6 +275,7 @@ def test_undo_gives_the_earlier_picture_back_exactly(page: Page):
     assert changed(page, frames[0]) == frames[1], "the same key from the same state gives the same picture"
 
 
+@slow
 def test_a_branch_leaves_the_other_where_it_was(page: Page):
     first = source(page)
     page.keyboard.press("1")
@@ -312,6 +291,7 @@ def test_a_branch_leaves_the_other_where_it_was(page: Page):
     assert step_of(page) == 1
 
 
+@slow
 def test_two_pages_are_independent(page: Page, open_page):
     other = open_page()
     mine, theirs = source(page), source(other)
@@ -324,48 +304,7 @@ def test_two_pages_are_independent(page: Page, open_page):
     other.context.close()
 
 
-class Wire:
-    """A line to `port` that can be cut and mended."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._sockets: list[socket.socket] = []
-        self._whole = True
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        self._whole = False
-        for end in self._sockets:
-            end.close() if end.fileno() < 0 else end.shutdown(socket.SHUT_RDWR)
-        self._sockets.clear()
-
-    def mend(self) -> None:
-        self._whole = True
-
-    def _accept(self) -> None:
-        while True:
-            near, _ = self._listener.accept()
-            if not self._whole:
-                near.close()
-                continue
-            far = socket.create_connection(("127.0.0.1", self._target))
-            self._sockets += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
-
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(1 << 16):
-                sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            source.close()
-            sink.close()
-
-
+@slow
 def test_a_dropped_connection_comes_back_to_the_same_session(open_page, server: Server):
     wire = Wire(server.port)
     page = open_page(wire.port)
@@ -388,6 +327,21 @@ def test_a_dropped_connection_comes_back_to_the_same_session(open_page, server: 
     page.context.close()
 
 
+@slow
+@pytest.mark.parametrize("kind, welcome", [("polling", 200), ("websocket", 101)])
+def test_a_page_of_another_site_is_refused(server: Server, kind: str, welcome: int):
+    key = base64.b64encode(bytes(16)).decode()
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    headers = upgrade | {"Sec-WebSocket-Key": key} if kind == "websocket" else {}
+    for origin, answer in ((f"http://127.0.0.1:{server.port}", welcome), ("http://evil.example", 403)):
+        line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        path = f"/_nicegui_ws/socket.io/?EIO=4&transport={kind}"
+        line.request("GET", path, headers=headers | {"Origin": origin})
+        assert line.getresponse().status == answer
+        line.close()
+
+
+@slow
 def test_a_recording_is_written_and_opens(page: Page, server: Server):
     from robosim_datasets.lerobot_io import open_dataset
 
@@ -409,9 +363,9 @@ def test_a_recording_is_written_and_opens(page: Page, server: Server):
     assert film.stat().st_size > 0
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_it_at_once_and_says_what_was_recorded(toy_run: Path, tmp_path: Path, open_page):
-    server = Server(toy_run, tmp_path)
+@slow
+def test_ctrl_c_ends_it_at_once_and_says_what_was_recorded(run: Path, tmp_path: Path, open_page):
+    server = Server(run, tmp_path)
     page = open_page(server.port)
     page.click("[data-test=record]")
     page.wait_for_selector("[data-test=record].on")

@@ -1,53 +1,18 @@
-"""A person at the controls, without the page: starts, undo, branches, recording."""
+"""A person at the controls, without the page: starts, undo, branches."""
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from rerun.chunk import RrdReader
-from robosim_datasets.lerobot_io import load_episode, open_dataset
-from robosim_datasets.validate import check_dataset
 
 import robosim
-from robosim.simulator import Simulator
-from robosim.viewer.play import history, play_recording
+from robosim.viewer.play import history
 from robosim.viewer.play.session import PlayError, PlaySession, View
-from tests.toy_run import SIZE, write_toy_run
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    return write_toy_run(tmp_path_factory.mktemp("runs") / "reach-toy-s0")
-
-
-@pytest.fixture(scope="module")
-def simulator(run) -> Simulator:
-    return robosim.load(run, device="cpu")
-
-
-@pytest.fixture
-def play(simulator, tmp_path) -> PlaySession:
-    return PlaySession(simulator, tmp_path / "out")
-
-
-def assert_same(left: View, right: View) -> None:
-    for name in ("frame", "joints", "command"):
-        assert np.array_equal(getattr(left, name), getattr(right, name)), name
-    assert (left.twin is None) == (right.twin is None)
-    assert left.twin is None or np.array_equal(left.twin, right.twin)
-    assert left.step == right.step
-
-
-def photo(colour: str = "teal", size: tuple[int, int] = (90, 60)) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
-    return file.getvalue()
+from tests.toy_run import SIZE
+from tests.viewer.views import assert_same, photo
 
 
 def test_what_the_page_asks_first(play, simulator):
@@ -186,6 +151,30 @@ def test_the_past_is_bounded(play, monkeypatch):
     assert play.view().can_undo
 
 
+def test_a_step_that_physics_fails_is_as_if_it_had_never_been(play, simulator, tmp_path, monkeypatch):
+    undisturbed = PlaySession(simulator, tmp_path)
+    for session in (play, undisturbed):
+        session.start_from_physics("reach", 3)
+        before = session.press(0)
+    physics = type(play._twins["reach"]._env)
+    step = physics.step
+
+    def explode(self, actions):
+        step(self, actions)
+        raise FloatingPointError("NaN in QACC")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(physics, "step", explode)
+        with pytest.raises(FloatingPointError):
+            play.press(1)
+    assert_same(play.view(), before)
+    for code in (2, 3):
+        assert_same(play.press(code), undisturbed.press(code))
+    for _ in range(3):
+        play.undo()
+    assert not play.view().can_undo
+
+
 def test_branches_go_on_independently(play):
     play.start_from_physics("reach", 3)
     for code in (0, 1, 2):
@@ -215,161 +204,6 @@ def test_a_start_leaves_other_branches_alone(play):
     play.new_branch()
     play.start_from_physics("reach", 3)
     assert_same(play.switch_branch("main"), kept)
-
-
-def recorded(play: PlaySession) -> tuple[list[View], Path]:
-    """Two stretches from physics, with an undo in the first; returns the views of the first, and the paths."""
-    views = [play.start_from_physics("reach", 5)]
-    play.start_recording()
-    views += [play.press(0), play.command(views[0].joints + 0.03)]
-    play.press(7)
-    play.undo()
-    views.append(play.press(1))
-    play.start_from_picture(photo(), "desk.png")
-    for code in (3, 4):
-        play.press(code)
-    view, paths = play.stop_recording()
-    assert "5 steps" in view.note and not view.recording
-    assert [path.name for path in paths] == ["dataset", "play.rrd"]
-    return views, paths[0].parent
-
-
-def test_a_recording_is_a_sound_dataset(play):
-    views, folder = recorded(play)
-    assert sorted(path.name for path in folder.iterdir()) == ["dataset", "play.rrd"]
-    assert check_dataset(folder / "dataset") == []
-    dataset = open_dataset(folder / "dataset")
-    assert dataset.provenance == {"source": "robosim play", "simulator": "reach-toy-s0"}
-    first, second = (load_episode(dataset, index) for index in range(2))
-    assert (first.length, second.length) == (4, 3)
-    assert first.task == "reach" and first.behaviour == "play" and first.seed == 5
-    assert np.array_equal(first.state, np.stack([view.joints for view in views]))
-    # action[t] acts between frames t and t + 1; the step that was undone has left no trace.
-    assert np.array_equal(first.action[:-1], np.stack([view.command for view in views[1:]]))
-    for frame, view in zip(first.frames["front"], views, strict=True):
-        assert np.abs(frame.astype(float) - view.frame).mean() < 12
-
-
-def test_stock_lerobot_reads_a_recording(play):
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    views, folder = recorded(play)
-    dataset = LeRobotDataset("local/play", root=folder / "dataset")
-    assert len(dataset) == 7 and dataset.num_episodes == 2
-    row = dataset[1]
-    assert row["task"] == dataset.meta.tasks.index[0]
-    assert np.array_equal(row["observation.state"].numpy(), views[1].joints)
-    assert np.array_equal(row["action"].numpy(), views[2].command)
-
-
-def test_the_rrd_shows_physics_where_it_stood_beside(play, tmp_path):
-    views, folder = recorded(play)
-    shown: dict[str, list[bytes]] = {}
-    for chunk in RrdReader(folder / "play.rrd").stream().to_chunks():
-        for row in chunk.to_record_batch().to_pylist():
-            for name, value in row.items():
-                if name.endswith("Image:buffer") and value:
-                    shown.setdefault(chunk.entity_path, []).append(bytes(value[0]))
-    assert len(shown["/learned/camera/front"]) == 7
-    assert len(shown["/physics/camera/front"]) == len(shown["/difference/camera/front"]) == 4
-    assert shown["/learned/camera/front"][0] == views[0].frame.tobytes()
-    assert shown["/physics/camera/front"][3] == views[3].twin.tobytes()
-
-
-def test_the_rrd_of_a_picture_has_the_learned_side_alone(play):
-    play.start_from_picture(photo(), "desk.png")
-    play.start_recording()
-    play.press(0)
-    _, (_, rrd) = play.stop_recording()
-    entities = {chunk.entity_path for chunk in RrdReader(rrd).stream().to_chunks()}
-    assert "/learned/camera/front" in entities
-    assert not any("physics" in entity or "difference" in entity for entity in entities)
-
-
-def test_replay_finds_a_physics_start_again(play):
-    from robosim.viewer.replay import replay_dataset
-
-    views, folder = recorded(play)
-    results, shown = replay_dataset(open_dataset(folder / "dataset"), count=2)
-    assert [result.same_start for result in results] == [True, False]
-    assert np.array_equal(shown[0].other[3], views[3].twin)
-
-
-def test_recordings_never_overwrite_and_an_empty_one_leaves_nothing(play, tmp_path):
-    play.start_recording()
-    view, paths = play.stop_recording()
-    assert paths == [] and "nothing was recorded" in view.note
-    assert list((tmp_path / "out").iterdir()) == []
-    folders = []
-    for _ in range(2):
-        play.start_recording()
-        assert play.press(0).recorded == 1
-        folders.append(play.stop_recording()[1][0].parent.name)
-    assert folders == ["play-000", "play-001"]
-
-
-def test_undo_below_the_recordings_start(play):
-    play.press(0)
-    play.press(1)
-    play.start_recording()
-    play.press(2)
-    for _ in range(2):
-        play.undo()
-    assert play.view().recorded == 0
-    wanted = [play.view(), play.press(3), play.press(4)]
-    dataset = open_dataset(play.stop_recording()[1][0])
-    assert np.array_equal(load_episode(dataset, 0).state, np.stack([view.joints for view in wanted]))
-
-
-def test_long_stretches_are_cut(play, monkeypatch):
-    monkeypatch.setattr(play_recording, "LONGEST", 3)
-    play.start_recording()
-    for step in range(8):
-        play.press(step)
-    assert play.view().recorded == 8
-    dataset = open_dataset(play.stop_recording()[1][0])
-    lengths = [row["length"] for row in dataset.episodes]
-    assert lengths == [4, 4, 3] and sum(lengths) - len(lengths) == 8
-
-
-def test_a_page_that_goes_away_loses_nothing(play, tmp_path):
-    play.start_recording()
-    play.press(0)
-    play.close()
-    play.close()
-    assert check_dataset(tmp_path / "out" / "play-000" / "dataset") == []
-
-
-def test_a_crash_loses_the_stretch_under_way_alone(simulator, tmp_path):
-    crashed = PlaySession(simulator, tmp_path)
-    crashed.start_recording()
-    crashed.press(0)
-    crashed.start_from_physics("reach", 1)
-    crashed.press(1)
-    living = PlaySession(simulator, tmp_path)
-    assert not (tmp_path / "play-000" / "dataset").exists()  # it is still being made
-    crashed._recording._lock.close()  # what the end of a process does
-    note = PlaySession(simulator, tmp_path).view().note
-    assert "interrupted" in note and "play-000" in note
-    assert [row["length"] for row in open_dataset(tmp_path / "play-000" / "dataset").episodes] == [2]
-    living.close()
-
-
-def test_a_full_disk_while_recording_gets_a_sentence(play, monkeypatch):
-    play.start_recording()
-    play.press(0)
-
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(play_recording.np, "savez", full)
-        with pytest.raises(PlayError, match="disk is full"):
-            play.start_from_physics("reach", 1)
-    wanted = [play.view(), play.press(1)]
-    dataset = open_dataset(play.stop_recording()[1][0])
-    assert [row["length"] for row in dataset.episodes] == [2]
-    assert np.array_equal(load_episode(dataset, 0).state, np.stack([view.joints for view in wanted]))
 
 
 def test_without_an_adapter(run, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robosim.world_model.picture import PictureError, read_picture
+from robosim.world_model.picture import FORMATS, PictureError, read_picture
 
 RED, BLUE = (220, 30, 20), (20, 40, 210)
 
@@ -93,6 +93,12 @@ def test_paths_arrays_and_pil_images_give_the_same(tmp_path):
         assert np.array_equal(read_picture(source, 32), wanted)
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_promised_format_is_read(kind: str):
+    frame = read_picture(file_of(halves(60, 60), kind), 16)
+    assert near(frame[8, 2], RED) and near(frame[8, -3], BLUE)
+
+
 def test_a_twenty_megapixel_photo():
     rng = np.random.default_rng(0).integers(0, 255, (36, 54, 3), dtype=np.uint8)
     photo = Image.fromarray(rng).resize((5472, 3648))
@@ -118,6 +124,8 @@ def bomb(width: int, height: int) -> bytes:
     [
         (b"", r"drop\.png is empty"),
         (b"dear diary, " * 50, r"drop\.png isn't a picture that can be read; use a PNG, JPEG"),
+        # Pillow would start Ghostscript on it.
+        (file_of(halves(99, 99), "EPS"), r"drop\.png isn't a picture that can be read"),
         (file_of(halves(99, 99))[:200], r"drop\.png is damaged or was cut off"),
         (b"\0\0\0\x18ftypheic" + bytes(100), r"drop\.png is a HEIC picture.*export it as JPEG"),
         (bomb(9000, 9000), "9000×9000 pixels, at most 60 million"),

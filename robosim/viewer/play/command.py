@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
+import sys
 import threading
 import warnings
 import webbrowser
@@ -20,11 +22,15 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 from nicegui import Client, background_tasks, ui
+from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from robosim.config import RunOptions, compose
 from robosim.errors import ConfigError, RobosimError, UnsupportedError
 from robosim.simulator import Simulator, load
+from robosim.simulator.run_folder import Precision, check_sampling
 from robosim.viewer.play.page import Page, add_head
 from robosim.viewer.play.session import PlaySession
 
@@ -48,6 +54,7 @@ class PlayConfig(RunOptions):
     port: int = 8420
     browser: bool = True
     steps: int | None = None
+    precision: Precision = "float32"
     rate: float | None = None
 
     def __post_init__(self) -> None:
@@ -57,7 +64,8 @@ class PlayConfig(RunOptions):
             raise ConfigError(f"run is empty; name a run folder: run=runs/NAME ({here})")
         if not 0 <= self.port < 2**16:
             raise ConfigError(f"port must be 0 (any free one) to 65535, not {self.port}")
-        if self.rate is not None and self.rate < 0:
+        check_sampling(self.steps)
+        if self.rate is not None and not self.rate >= 0:  # nor NaN
             raise ConfigError(f"rate must be 0 (as fast as it goes) or more frames/s, not {self.rate}")
 
 
@@ -67,7 +75,7 @@ def play_command(command: str, overrides: Sequence[str]) -> None:
     listener = listen(config.port)  # before the weights: a taken port is known at once
     run = Path(config.run).expanduser()
     out = Path(config.out).expanduser() if config.out else run / "play"
-    simulator = load(run, device=config.device, steps=config.steps)
+    simulator = load(run, device=config.device, steps=config.steps, precision=config.precision)
     address = f"http://{HOST}:{listener.getsockname()[1]}"
     print(f"the learned arm of {run} is at {address}; Ctrl-C ends it", flush=True)
     if config.browser:
@@ -79,7 +87,8 @@ def play_command(command: str, overrides: Sequence[str]) -> None:
         pass  # uvicorn has ended the server by then and hands Ctrl-C on
     finally:
         player.close()
-    report(player.recorded)
+    if player.recorded or not player.unfinished:
+        report(player.recorded)
 
 
 class Player:
@@ -87,6 +96,7 @@ class Player:
 
     def __init__(self, simulator: Simulator, out: Path, config: PlayConfig) -> None:
         self.recorded: list[Path] = []
+        self.unfinished: list[Path] = []
         self._simulator, self._out, self._seed = simulator, out, config.seed
         rate = simulator.spec.fps if config.rate is None else config.rate
         self._period = 1 / rate if rate else 0.0
@@ -96,8 +106,9 @@ class Player:
     def serve(self, listener: socket.socket) -> None:
         """Serve pages on a bound socket until a signal ends it."""
         app = FastAPI(openapi_url=None)
-        # A page of another site may not reach this server under a name of its own (DNS rebinding).
+        # A page of another site may reach this server neither under a name of its own (DNS rebinding) nor as itself.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+        app.add_middleware(OwnPagesOnly)
         ui.page("/", title="robosim play", reconnect_timeout=KEPT_SECONDS)(self.open)
         ui.run_with(
             app, dark=True, tailwind=False, reconnect_timeout=PING_SECONDS, show_welcome_message=False
@@ -141,22 +152,59 @@ class Player:
         """A page is gone for good."""
         driving.cancel()
         self._pages.remove(page)
-        self._worker.submit(_end, page)
+        self._worker.submit(self._end, page)
 
     def close(self) -> None:
         """End all sessions; what was being recorded is written down."""
         for page in self._pages:
-            self._worker.submit(_end, page)
+            self._worker.submit(self._end, page)
         self._worker.shutdown()
 
+    def _end(self, page: Page) -> None:
+        """Runs in the worker: write down what a page was recording, and free its session.
 
-def _end(page: Page) -> None:
-    """Runs in the worker: write down what a page was recording, and free its session."""
-    try:
-        if page.session.view().recording:
-            page.stop_recording()
-    finally:
-        page.session.close()
+        What goes wrong is said here: the page that could say it is gone.
+        """
+        folder = page.session.recording_folder
+        try:
+            if folder is not None:
+                page.stop_recording()
+        except Exception as error:
+            if not isinstance(error, RobosimError):
+                logging.getLogger(__name__).exception("robosim play")
+            assert folder is not None
+            self.unfinished.append(folder)
+            print(
+                f"what was recorded in {folder} isn't finished: {error}\n"
+                "its steps are kept there as far as they could be written; the next robosim play finishes it",
+                file=sys.stderr,
+                flush=True,
+            )
+        finally:
+            page.session.close()
+
+
+class OwnPagesOnly:
+    """Refuses what a page of another site asks for. Browsers name the page's site in `Origin`, and the server that they
+    ask in `Host`, which `TrustedHostMiddleware` holds to this machine; programs that are no browsers send no `Origin`.
+
+    NiceGUI's websocket takes any origin, and a page's own port may be forwarded: so the two must be the same.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] in ("http", "websocket") else {}
+        origin = headers.get("origin")
+        if origin is None or origin == f"http://{headers.get('host')}":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            refusal = PlainTextResponse("robosim play answers its own page alone", status_code=403)
+            await refusal(scope, receive, send)
+        else:
+            await receive()  # the wish to connect; the server turns the refusal into 403
+            await send({"type": "websocket.close", "code": 1008})
 
 
 def listen(port: int) -> socket.socket:

@@ -4,14 +4,17 @@
     <out>/play-000/play.rrd     the same episodes beside MuJoCo, where it had the same start
 
 A stretch that has ended is written to `<out>/play-000/episodes/` at once, without loss, and dataset and recording are
-made from those files at the end. So a crash costs the stretch under way: the next session makes the rest.
+made from those files at the end; then `episodes/` goes as a whole, by being renamed. So a crash costs the stretch under
+way, and no other: the next session makes the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +26,17 @@ from robosim_datasets.folders import write_errors
 from robosim_datasets.lerobot_io import DatasetWriter
 
 from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, replace_atomically
-from robosim.errors import CheckpointError
+from robosim.errors import CheckpointError, RobosimError
 from robosim.simulator import Observation
 from robosim.spec import EnvSpec, SuccessRule
 from robosim.viewer.play.history import Origin
 from robosim.viewer.play.twin import TwinMoment
 
-EPISODES, ABOUT, LOCK = "episodes", "about.json", ".recording"
+DATASET, FILM = "dataset", "play.rrd"
+
+EPISODES, WRITTEN, ABOUT, LOCK = "episodes", ".episodes-written", "about.json", ".recording"
+"""What lies beside them until they are made: the stretches (under the second name once they may go), what arm they are
+of, and the lock of who makes them."""
 
 LONGEST = 2000
 """Steps after which a stretch is cut in two: memory stays flat and a crash costs little."""
@@ -68,6 +75,8 @@ class PlayRecording:
         self._written = 0
         self._episodes = 0
         atomic_write_json(self.folder / ABOUT, {"spec": spec.to_json(), "simulator": simulator})
+        # While a person plays, not while they wait for `finish`.
+        threading.Thread(target=_import_ahead, name="play imports").start()
 
     @property
     def steps(self) -> int:
@@ -120,41 +129,60 @@ class PlayRecording:
         self._episodes += 1
 
 
-def finish_interrupted(out: Path) -> list[Path]:
-    """Make datasets of the recordings below `out` that a crash interrupted; returns what was made.
+def finish_interrupted(out: Path) -> tuple[list[Path], list[str]]:
+    """Make datasets of the recordings below `out` that a crash interrupted.
 
-    A recording that another page is making holds its lock and is left alone.
+    Returns what was made, and a sentence for each that can't be; those stay as they are. A recording that another page
+    is making holds its lock and is left alone.
     """
-    made = []
+    made, failed = [], []
     for folder in sorted(out.glob("play-*")) if out.is_dir() else []:
         if not (folder / LOCK).is_file():
             continue
         try:
-            lock = _lock(folder)
-        except BlockingIOError:
-            continue
-        with lock:
-            made += _assemble(folder)[:1]
-    return made
+            with _lock(folder):
+                made += _assemble(folder)[:1]
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another page is making it, or just has
+        except Exception as error:  # whatever ails an old recording, it mustn't keep a person from playing
+            reason = error if isinstance(error, RobosimError) else repr(error)
+            failed.append(f"{folder} was interrupted and can't be finished: {reason}")
+    return made, failed
 
 
 def _assemble(folder: Path) -> list[Path]:
-    """Dataset and .rrd from the stretches in `folder`, which then go."""
+    """Dataset and .rrd from the stretches in `folder`, which then go. A death at any point costs nothing: there are all
+    stretches, or dataset and .rrd are whole."""
     stretches = sorted((folder / EPISODES).glob("*.npz"))
-    if not stretches:
-        shutil.rmtree(folder)
-        return []
+    if stretches:
+        _make(folder, stretches)
+    made = [path for path in (folder / DATASET, folder / FILM) if path.exists()]
+    with write_errors(folder):
+        if (folder / EPISODES).is_dir():
+            (folder / EPISODES).rename(folder / WRITTEN)
+        shutil.rmtree(folder / WRITTEN, ignore_errors=True)
+        (folder / ABOUT).unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)  # last: the next session tidies up what a death leaves here
+    if not made:
+        with contextlib.suppress(OSError):  # something of somebody else's lies there
+            folder.rmdir()
+    return made
+
+
+def _make(folder: Path, stretches: list[Path]) -> None:
     about = read_json(folder / ABOUT)
     spec = EnvSpec.from_json(about["spec"])
     provenance = {"source": "robosim play", "simulator": about["simulator"]}
-    with DatasetWriter(folder / "dataset", spec, provenance, replace=True) as writer:
+    with DatasetWriter(folder / DATASET, spec, provenance, replace=True) as writer:
         for path in stretches:
             writer.add(_episode(_read(path), spec))
-    _record(folder / "play.rrd", folder.name, spec, stretches)
-    shutil.rmtree(folder / EPISODES)
-    (folder / ABOUT).unlink()
-    (folder / LOCK).unlink()
-    return [folder / "dataset", folder / "play.rrd"]
+    _record(folder / FILM, folder.name, spec, stretches)
+
+
+def _import_ahead() -> None:
+    """What `finish` needs and takes seconds to import."""
+    for name in ("pandas", "robosim.viewer.recording"):
+        importlib.import_module(name)
 
 
 def _columns(rows: list[Seen], origin: Origin) -> dict[str, np.ndarray]:

@@ -79,11 +79,12 @@ class PlaySession:
         self._branches: dict[str, History] = {}
         self._branch = "main"
         with sentences():
-            recovered = finish_interrupted(out)
             self._simulator.reset(seed=seed)
         self._begin(Origin("a held-out first frame", spec.tasks[0].name, seed), None)
+        recovered, notes = finish_interrupted(out)
         if recovered:
-            self._note = f"finished a recording that was interrupted: {', '.join(map(str, recovered))}"
+            notes.insert(0, f"finished a recording that was interrupted: {', '.join(map(str, recovered))}")
+        self._note = "; ".join(notes) or self._note
 
     def view(self) -> View:
         """What is to be seen now."""
@@ -198,6 +199,11 @@ class PlaySession:
         self._note = f"recording to {self._recording.folder}"
         return self.view()
 
+    @property
+    def recording_folder(self) -> Path | None:
+        """Where the recording that is running keeps its steps."""
+        return None if self._recording is None else self._recording.folder
+
     def stop_recording(self) -> tuple[View, list[Path]]:
         """Write the recording; returns the LeRobotDataset's folder and the .rrd file, nothing if no step was taken."""
         if self._recording is None:
@@ -228,10 +234,15 @@ class PlaySession:
     def _step(self, take: Callable[[], object]) -> View:
         before = self._history.present.twin
         with sentences():
-            take()
-            command = self._simulator.observation.command
-            twin = None if before is None else self._twin(before.task).step(before, command)
-            self._history.add(self._simulator, twin)
+            try:
+                take()
+                command = self._simulator.observation.command
+                twin = None if before is None else self._twin(before.task).step(before, command)
+                self._history.add(self._simulator, twin)
+            except BaseException:
+                # The learned arm mustn't be a step ahead of physics and of what can be undone.
+                self._history.rebuild(self._simulator)
+                raise
             if self._recording is not None:
                 self._recording.add(self._seen())
         return self.view()

@@ -42,20 +42,23 @@ class Twin:
         self.task = task
         self._env = PhysicsEnv(replace(spec, tasks=(endless,)), task, renderer=kind)
         self._camera = spec.cameras[0]
+        self._last: TwinMoment | None = None  # where the environment stands; None where it isn't known
 
     def start(self, seed: int) -> TwinMoment:
         """The task's start that follows from the seed."""
+        self._last = None
         return self._moment(*self._env.reset(seed=seed))
 
     def step(self, before: TwinMoment, command: np.ndarray) -> TwinMoment:
         """One control period under `command` [J], from the moment `before`."""
         if before is not self._last:
             self._env.reset(options={"state": [before.state]})
+        self._last = None
         observation, _, _, _, info = self._env.step(command[None])
         return self._moment(observation, info)
 
     def _moment(self, observation: dict[str, Any], info: dict[str, np.ndarray]) -> TwinMoment:
-        self._last = TwinMoment(
+        moment = TwinMoment(
             self.task,
             observation["pixels"][self._camera][0],
             observation["agent_pos"][0],
@@ -63,7 +66,8 @@ class Twin:
             float(info["task_distance"][0]),
             self._env.get_state(0),
         )
-        return self._last
+        self._last = moment
+        return moment
 
 
 def physics_tasks(spec: EnvSpec) -> list[str]:
