@@ -16,6 +16,7 @@ from robosim.bench.paper import PAPER_STEPS, PaperRollout
 from robosim.config import RunOptions, compose, resolve_device
 from robosim.errors import ConfigError
 from robosim.progress import progress
+from robosim.simulator.run_folder import check_parts
 from robosim.training.presets import load_preset
 from robosim.world_model.decoding import commit_frame, refine_frame
 from robosim.world_model.world import Precision, RolloutState, WorldModel, seeded_generators, to_uint8
@@ -90,6 +91,7 @@ def make_world(config: DecodeConfig, device: str) -> tuple[WorldModel, str]:
     """The world model to time, and a word on its weights."""
     if config.run:
         folder = Path(config.run).expanduser().resolve()
+        check_parts(folder)
         return WorldModel.load(folder, device, config.precision), "trained"
     preset = load_preset(config.model)
     torch.manual_seed(config.seed)

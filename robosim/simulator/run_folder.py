@@ -45,7 +45,7 @@ def load(
     """
     check_sampling(steps, temperature)
     folder = Path(path).expanduser()
-    _check_parts(folder)
+    check_parts(folder)
     world = WorldModel.load(folder, resolve_device(device), precision)
     given = {"steps": steps, "temperature": temperature}
     given = {name: value for name, value in given.items() if value is not None}
@@ -101,7 +101,7 @@ def check_sampling(steps: int | None = None, temperature: float | None = None) -
         raise ConfigError(f"temperature must be 0 (the most likely token) or more, not {temperature}")
 
 
-def _check_parts(folder: Path) -> None:
+def check_parts(folder: Path) -> None:
     """Raise `CheckpointError` with one sentence where the folder isn't a trained run."""
     if not folder.is_dir():
         raise CheckpointError(

@@ -22,20 +22,27 @@ function letGo(what = held) {
   emitEvent("let_go");
 }
 
-document.addEventListener("keydown", (event) => {
+// Before any element sees it: space would scroll, and a button that was clicked keeps the focus and would be pressed again.
+function take(event) {
+  event.preventDefault();
+  event.stopPropagation();
+}
+function keydown(event) {
   if (typing(event.target)) return;
   const undo = event.key === "u" || ((event.ctrlKey || event.metaKey) && event.key === "z");
   const what = event.ctrlKey || event.metaKey || event.altKey ? undefined : KEYS[event.key];
-  if (undo || what !== undefined) event.preventDefault(); // space would scroll, or press the focused button
+  if (undo || what !== undefined) take(event);
   if (event.repeat) return;
   if (what !== undefined) hold(what);
   else if (undo) emitEvent("undo");
-});
-document.addEventListener("keyup", (event) => {
+}
+function keyup(event) {
   if (KEYS[event.key] === undefined) return;
-  if (!typing(event.target)) event.preventDefault();
+  if (!typing(event.target)) take(event);
   letGo(KEYS[event.key]);
-});
+}
+document.addEventListener("keydown", keydown, { capture: true });
+document.addEventListener("keyup", keyup, { capture: true });
 document.addEventListener("pointerdown", (event) => {
   const button = event.target.closest("[data-hold]");
   if (button && event.button === 0) hold(Number(button.dataset.hold));

@@ -128,7 +128,8 @@ class Page:
             with ui.element("figure").classes("physics"):
                 self._twin = picture("twin", "what MuJoCo shows")
                 self._no_twin = ui.label(
-                    "MuJoCo runs along here when you start from a task."
+                    "MuJoCo runs along here when you start from a task, or from a recording of this arm. "
+                    "A picture has no MuJoCo state."
                     if self.session.tasks
                     else "This run has no MuJoCo task to run along with."
                 ).classes("absent")
@@ -187,6 +188,7 @@ class Page:
             episode.on_value_change(lambda event: setattr(frame, "max", lengths[event.value] - 1))
 
             def start() -> None:
+                self._say("opening the episode …")  # seconds, the first time
                 self._do(partial(self.session.start_from_dataset, episode.value, whole(frame)))
 
             button("Start", start).props("data-test=start-dataset")
@@ -201,6 +203,7 @@ class Page:
                 seed = number("seed", 0, 2**31 - 1)
 
             def start() -> None:
+                self._say("MuJoCo builds the scene …")  # seconds, the first time
                 self._do(partial(self.session.start_from_physics, task.value, whole(seed)))
 
             button("Start", start).props("data-test=start-physics")

@@ -118,6 +118,8 @@ class PlaySession:
 
     def start_from_physics(self, task: str, seed: int) -> View:
         """Start where MuJoCo starts the task with this seed; it then takes the same commands beside."""
+        if seed < 0:
+            raise PlayError(f"a seed is 0 or more, not {seed}")
         with sentences():
             twin = self._twin(task).start(seed)
             self._simulator.start(twin.frame[None], twin.joints, seed=self._seed)
