@@ -11,11 +11,9 @@ from importlib.metadata import version
 
 from robosim.config import unknown
 from robosim.errors import ConfigError, OutputError, RobosimError
-from robosim.interrupts import Interrupt
+from robosim.interrupts import INTERRUPTED, Interrupt
 from robosim.manual import Command, overview, page
 from robosim.ranks import Elsewhere, launched
-
-INTERRUPTED = 130
 
 SHARED = ("train",)
 """Commands that share their work among the processes of a `torchrun`."""

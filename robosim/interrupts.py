@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import time
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+
 ECHO = 3.0
 """Seconds within which a second signal counts as the echo of the first."""
 

@@ -6,8 +6,11 @@ transformer is whole only while it computes (PyTorch's `fully_shard`; Zhao et al
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,6 +23,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from robosim.errors import RobosimError, UnsupportedError
+from robosim.interrupts import INTERRUPTED
 from robosim.ranks import rank, world_size
 from robosim.world_model.st_transformer import STTransformer
 
@@ -32,16 +36,26 @@ noticed at once, by torchrun."""
 def processes() -> Iterator[None]:
     """Join the other processes of a `torchrun`, for as long as the block lasts.
 
-    An error that all have agreed on (see `robosim.ranks`) ends the group as well: a thread of gloo that finds the other
-    process gone would abort this one. Any other error leaves without a farewell, which nobody might answer.
+    An error that all have agreed on (see `robosim.ranks`) takes its exit code straight out of the process: while torch
+    tears a process down whose partner is gone, its threads now and then abort it. Any other error leaves as it comes.
     """
     start()
     try:
         yield
-    except (RobosimError, KeyboardInterrupt):
-        dist.destroy_process_group()
+    except (RobosimError, KeyboardInterrupt) as error:
+        # torchrun stops the others as soon as one has ended; they are on their way, with an exit code of their own.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        atexit.register(leave, getattr(error, "exit_code", INTERRUPTED))
         raise
     dist.destroy_process_group()
+
+
+def leave(code: int) -> None:
+    """End this process at once, with everything said."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def start() -> None:
