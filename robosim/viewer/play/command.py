@@ -70,14 +70,20 @@ class PlayConfig(RunOptions):
             raise ConfigError(f"rate must be 0 (as fast as it goes) or more frames/s, not {self.rate}")
 
 
+def leave_a_core() -> None:
+    """The browser draws on these cores too: two threads of ours beside it make fewer frames than one.
+
+    Called in the worker, because a thread takes over OpenMP's own count, whatever another one has set.
+    """
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+
+
 def play_command(command: str, overrides: Sequence[str]) -> None:
     """Serve the page until Ctrl-C; say at the end what was recorded."""
     config = compose(command, PlayConfig, overrides)
     listener = listen(config.port)  # before the weights: a taken port is known at once
     run = Path(config.run).expanduser()
     out = Path(config.out).expanduser() if config.out else run / "play"
-    # The browser draws on these cores too: two threads of ours beside it make a quarter fewer frames than one.
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     simulator = load(run, device=config.device, steps=config.steps, precision=config.precision)
     address = f"http://{HOST}:{listener.getsockname()[1]}"
     print(f"the learned arm of {run} is at {address}; Ctrl-C ends it", flush=True)
@@ -103,7 +109,7 @@ class Player:
         self._simulator, self._out, self._seed = simulator, out, config.seed
         rate = simulator.spec.fps if config.rate is None else config.rate
         self._period = 1 / rate if rate else 0.0
-        self._worker = ThreadPoolExecutor(1, "play")
+        self._worker = ThreadPoolExecutor(1, "play", initializer=leave_a_core)
         self._pages: list[Page] = []
 
     def serve(self, listener: socket.socket) -> None:
