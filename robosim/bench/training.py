@@ -28,6 +28,7 @@ from robosim.world_model.dynamics import Dynamics
 from robosim.world_model.latent_action import LatentActionModel
 from robosim.world_model.st_transformer import STTransformer
 from robosim.world_model.tokenizer import Tokenizer
+from robosim.world_model.world import make_dynamics
 
 DATA_SHEET = {"H100": 989.0, "H200": 989.0}
 """Dense bfloat16 TFLOP/s that the maker states, by a part of the device's name."""
@@ -177,13 +178,8 @@ def build(preset: Preset, part: str) -> nn.Module:
         return LatentActionModel(preset.latent_action.model, preset.size)
     with torch.device("meta"):
         tokenizer = Tokenizer(preset.tokenizer.model, preset.size)
-    return Dynamics(
-        preset.dynamics.model,
-        tokenizer.digit_levels,
-        tokenizer.num_tokens,
-        preset.latent_action.model.dim,
-        tokenizer.code_dim,
-    )
+        latent_action = LatentActionModel(preset.latent_action.model, preset.size)
+    return make_dynamics(preset.dynamics.model, tokenizer, latent_action)
 
 
 def num_tokens(preset: Preset) -> int:

@@ -29,7 +29,7 @@ from robosim.training.columns import add_drafts, add_tokens, episode_rows, infer
 from robosim.training.loop import TrainConfig, train
 from robosim.world_model.decoding import SamplingConfig
 from robosim.world_model.draft import check_draft
-from robosim.world_model.dynamics import Dynamics, DynamicsConfig
+from robosim.world_model.dynamics import DynamicsConfig
 from robosim.world_model.evaluate import evaluate_dynamics, measure_frames_per_second
 from robosim.world_model.latent_action import (
     LatentActionConfig,
@@ -37,7 +37,7 @@ from robosim.world_model.latent_action import (
     evaluate_latent_actions,
 )
 from robosim.world_model.tokenizer import Tokenizer, TokenizerConfig, evaluate_tokenizer
-from robosim.world_model.world import WorldModel, load_latent_action, load_tokenizer
+from robosim.world_model.world import WorldModel, load_latent_action, load_tokenizer, make_dynamics
 
 HELD_OUT_CLIPS = 48
 """Clips of the validation episodes that the figures are taken on, at most."""
@@ -117,7 +117,7 @@ def train_latent_action(config: LatentActionTraining, run: Path, seed: int, devi
     """
     store, out = ClipStore(run / "clips"), run / "latent_action"
     episodes = train_episodes(store)
-    most = HELD_OUT_CLIPS * TOKENIZER_CLIP // config.clip_length
+    most = max(1, HELD_OUT_CLIPS * TOKENIZER_CLIP // config.clip_length)
     held_out = held_out_places(store, config.clip_length, most)
     torch.manual_seed(seed)
     model = LatentActionModel(config.model, store.spec.size)
@@ -163,13 +163,7 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
         alone(lambda: add_drafts(store, tokenizer, latent_action, run, device))
         columns = (*columns, "draft")
     torch.manual_seed(seed)
-    sizes = (
-        tokenizer.digit_levels,
-        tokenizer.num_tokens,
-        latent_action.config.dim,
-        tokenizer.code_dim,
-    )
-    model = Dynamics(config.model, *sizes)
+    model = make_dynamics(config.model, tokenizer, latent_action)
     batches = ClipSampler(store, episodes, config.clip_length, config.train.batch, seed, columns)
     sources = {name: store.column_provenance(name) for name in columns}
     identity = {"model": asdict(config.model), "columns": sources, "clip": config.clip_length, "seed": seed}
