@@ -13,7 +13,12 @@ import numpy as np
 
 from robosim.errors import DatasetError
 
-ActionKind = Literal["joint_position", "ee_delta"]
+ActionKind = Literal["joint_position", "ee_delta", "other", "none"]
+"""What a command means: absolute joint targets (rad, gripper 0 … 1); motions of the tool in one period (the gripper
+absolute); something that the source doesn't say; or that there are no commands, only video."""
+
+LABELS = ("state", "action", "environment_state", "reward", "success")
+"""The columns that a dataset may have beside its video."""
 
 CONTROL_HZ = 10
 """Control periods a second, everywhere in robosim."""
@@ -24,10 +29,10 @@ SUCCESS_FRAMES = 3
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """The joints that a command addresses; a gripper, if there is one, is last.
+    """The joints that a command addresses; a gripper, if there is one, is last. None where there is only video.
 
     `lower`/`upper` are in the unit of each joint: `rad` for revolute joints, `fraction` (0 closed … 1 open) for
-    a gripper.
+    a gripper; in imported data `unknown`, with the smallest and the largest command in it as limits.
     """
 
     name: str
@@ -55,18 +60,21 @@ class TaskSpec:
     """One task: its sentence, how long it lasts, and which distance decides it.
 
     The task distance is ‖subject − goal‖ over `axes` (0, 1, 2 for x, y, z), where the subject is the tool's tip
-    or the object's centre. Success: distance ≤ `success_distance` metres for `SUCCESS_FRAMES` frames.
+    or the object's centre. Success: distance ≤ `success_distance` metres for `SUCCESS_FRAMES` frames. Imported data
+    know no positions: their subject is "none", and nothing counts as success.
     """
 
     name: str
     instruction: str
     horizon: int
     success_distance: float
-    subject: Literal["tool", "object"]
+    subject: Literal["tool", "object", "none"]
     axes: tuple[int, ...] = (0, 1, 2)
 
     def distance(self, tool: np.ndarray, obj: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """Task distance in metres; every argument is [..., 3], the result [...]."""
+        """Task distance in metres; every argument is [..., 3], the result [...]. Infinite without a subject."""
+        if self.subject == "none":
+            return np.full(goal.shape[:-1], np.inf)
         subject = tool if self.subject == "tool" else obj
         axes = list(self.axes)
         return np.linalg.norm(subject[..., axes] - goal[..., axes], axis=-1)
@@ -82,6 +90,21 @@ class EnvSpec:
     size: int = 64
     fps: int = CONTROL_HZ
     action_kind: ActionKind = "joint_position"
+    labels: tuple[str, ...] = LABELS
+    """Which of `LABELS` the episodes have; a source may lack any."""
+    state_names: tuple[str, ...] | None = None
+    """What each number of a state is; None where they are the robot's joints."""
+
+    @property
+    def state_columns(self) -> tuple[str, ...]:
+        """Names of the S numbers of a state; none where there are no states."""
+        names = self.robot.joint_names if self.state_names is None else self.state_names
+        return names if "state" in self.labels else ()
+
+    @property
+    def action_columns(self) -> tuple[str, ...]:
+        """Names of the numbers of a command; none where there are no commands."""
+        return self.robot.joint_names if "action" in self.labels else ()
 
     def task(self, name: str) -> TaskSpec:
         for task in self.tasks:

@@ -24,7 +24,7 @@ import numpy as np
 from robosim.checkpoint import atomic_write_json, json_hash
 from robosim.errors import DatasetError
 from robosim.progress import progress as progress_bar
-from robosim.spec import EnvSpec
+from robosim.spec import LABELS, EnvSpec
 from robosim_datasets import clip_files as files
 from robosim_datasets.folders import StagedFolder
 from robosim_datasets.lerobot_io import (
@@ -37,9 +37,6 @@ from robosim_datasets.lerobot_io import (
 from robosim_datasets.video_file import decode_frames
 
 log = logging.getLogger(__name__)
-
-LABELS = ("state", "action", "environment_state", "reward", "success")
-"""Columns that come with the dataset's episodes."""
 
 MOTION = "motion"
 """Column from pixels alone: mean absolute change, in grey levels, from frame t to t + 1; 0 at an episode's end."""

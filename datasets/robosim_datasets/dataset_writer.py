@@ -67,7 +67,7 @@ class DatasetWriter:
         episode.check(self.spec)
         index = len(self._rows)
         task_index = self._tasks.setdefault(episode.instruction, len(self._tasks))
-        columns = layout.episode_columns(episode, index, self._frames, task_index, self.spec.fps)
+        columns = layout.episode_columns(episode, self.spec, index, self._frames, task_index)
         with self._aborting(), write_errors(self._folder.final):
             row = {
                 "episode_index": index,
@@ -278,6 +278,7 @@ def _table_row(episode: Episode, index: int) -> dict[str, Any]:
         "success": bool(episode.success.any()),
         "factors": episode.factors,
         "measures": episode.measures,
+        **({"source": episode.source} if episode.source else {}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,10 @@ SPLITS = ("train", "val")
 
 @dataclass
 class Episode:
-    """T frames of one attempt at one task, J joints.
+    """T frames of one attempt at one task, J numbers a command and S a state (joints: S = J).
+
+    What the spec's `labels` lack has no columns, as in `state` float32 [T, 0], or is zero (`reward`, `success`); it
+    isn't written.
 
     Row t is (observation t, action t). `action[t]` acts between frames t and t + 1, so that the last action is
     kept and unused. `reward[t]` and `success[t]` are the outcome of *arriving* at frame t; at frame 0 nothing has
@@ -38,9 +42,9 @@ class Episode:
     frames: dict[str, np.ndarray]
     """camera -> uint8 [T, H, W, 3]"""
     state: np.ndarray
-    """float32 [T, J]: joint positions (rad), gripper opening (0 … 1)"""
+    """float32 [T, S]: joint positions (rad), gripper opening (0 … 1), or what `state_names` says"""
     action: np.ndarray
-    """float32 [T, J]: absolute joint targets in the same units"""
+    """float32 [T, J]: absolute joint targets in the same units, or what `action_kind` says"""
     environment_state: np.ndarray
     """float32 [T, 9]: tool, object centre and goal (metres, world); see `ENVIRONMENT_STATE`"""
     reward: np.ndarray
@@ -58,6 +62,8 @@ class Episode:
     """What was varied beside the start, by name."""
     measures: dict[str, float] = field(default_factory=dict)
     """How well the task was done in the end, by name with the unit in it."""
+    source: dict[str, Any] = field(default_factory=dict)
+    """Where an imported episode comes from, and what was said about it there; JSON."""
 
     @property
     def length(self) -> int:
@@ -72,7 +78,7 @@ class Episode:
             )
 
     def _faults(self, spec: EnvSpec) -> Iterator[str]:
-        length, joints = self.length, spec.robot.num_joints
+        length = self.length
         if length < 2:
             yield f"it has {length} frames, at least 2 are needed"
         if self.task not in [task.name for task in spec.tasks]:
@@ -85,15 +91,18 @@ class Episode:
             yield from _array_faults(
                 f"frames of {camera}", frames, np.uint8, (length, spec.size, spec.size, 3)
             )
-        yield from _array_faults("state", self.state, np.float32, (length, joints))
-        yield from _array_faults("action", self.action, np.float32, (length, joints))
-        yield from _array_faults(
-            "environment_state", self.environment_state, np.float32, (length, len(ENVIRONMENT_STATE))
-        )
+        for name, names in vector_columns(spec).items():
+            yield from _array_faults(name, getattr(self, name), np.float32, (length, len(names)))
         yield from _array_faults("reward", self.reward, np.float32, (length,))
         yield from _array_faults("success", self.success, np.bool_, (length,))
         if self.reward[0] != 0 or self.success[0]:
             yield "its first frame has a reward or a success, but row t is the outcome of arriving at frame t"
+
+
+def vector_columns(spec: EnvSpec) -> dict[str, tuple[str, ...]]:
+    """The names of the numbers in each vector of an episode; none where the spec's `labels` lack it."""
+    positions = ENVIRONMENT_STATE if "environment_state" in spec.labels else ()
+    return {"state": spec.state_columns, "action": spec.action_columns, "environment_state": positions}
 
 
 def _array_faults(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> Iterator[str]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from robosim.spec import EnvSpec
-from robosim_datasets.episode import ENVIRONMENT_STATE, Episode
+from robosim.spec import LABELS, EnvSpec
+from robosim_datasets.episode import Episode, vector_columns
 from robosim_datasets.video_file import CODEC_OPTIONS, PIXEL_FORMAT
 
 CODEBASE_VERSION = "v3.0"
@@ -51,16 +51,21 @@ def video_file(camera: str, number: int) -> str:
     return VIDEO_PATH.format(video_key=video_key(camera), chunk_index=chunk_index, file_index=file_index)
 
 
-def vector_features(spec: EnvSpec) -> dict[str, dict[str, Any]]:
+NAMES = {
+    "state": "observation.state",
+    "action": "action",
+    "environment_state": "observation.environment_state",
+    "reward": "next.reward",
+    "success": "next.success",
+}
+"""LeRobot's name of each column of an `Episode`."""
+
+
+def label_features(spec: EnvSpec) -> dict[str, dict[str, Any]]:
     """The recorded columns that aren't video, in LeRobot's description."""
-    joints = list(spec.robot.joint_names)
-    return {
-        "observation.state": _feature("float32", joints),
-        "action": _feature("float32", joints),
-        "observation.environment_state": _feature("float32", list(ENVIRONMENT_STATE)),
-        "next.reward": _feature("float32"),
-        "next.success": _feature("bool"),
-    }
+    features = {NAMES[name]: _feature("float32", list(names)) for name, names in vector_columns(spec).items()}
+    features |= {NAMES["reward"]: _feature("float32"), NAMES["success"]: _feature("bool")}
+    return {NAMES[name]: features[NAMES[name]] for name in LABELS if name in spec.labels}
 
 
 def index_features() -> dict[str, dict[str, Any]]:
@@ -98,7 +103,7 @@ def info_json(
         "fps": spec.fps,
         "features": {
             **{video_key(camera): video for camera in spec.cameras},
-            **vector_features(spec),
+            **label_features(spec),
             **index_features(),
         },
         "total_episodes": episodes,
@@ -124,7 +129,7 @@ def split_ranges(splits: list[str]) -> dict[str, str]:
 
 
 def episode_columns(
-    episode: Episode, index: int, first_frame: int, task_index: int, fps: int
+    episode: Episode, spec: EnvSpec, index: int, first_frame: int, task_index: int
 ) -> dict[str, np.ndarray]:
     """One episode's rows as arrays by column name.
 
@@ -133,13 +138,16 @@ def episode_columns(
     """
     length = episode.length
     frame_index = np.arange(length)
-    return {
-        "observation.state": episode.state,
+    values = {
+        "state": episode.state,
         "action": episode.action,
-        "observation.environment_state": episode.environment_state,
-        "next.reward": np.append(episode.reward[1:], np.float32(0)),
-        "next.success": np.append(episode.success[1:], episode.success[-1]),
-        "timestamp": (frame_index / fps).astype(np.float32),
+        "environment_state": episode.environment_state,
+        "reward": np.append(episode.reward[1:], np.float32(0)),
+        "success": np.append(episode.success[1:], episode.success[-1]),
+    }
+    return {
+        **{NAMES[name]: values[name] for name in LABELS if name in spec.labels},
+        "timestamp": (frame_index / spec.fps).astype(np.float32),
         "frame_index": frame_index,
         "episode_index": np.full(length, index),
         "index": first_frame + frame_index,

@@ -119,7 +119,7 @@ def load_episode(dataset: VideoDataset, index: int) -> Episode:
     if not 0 <= index < len(dataset.episodes):
         raise DatasetError(f"{dataset.root} has no episode {index}; it has 0 … {len(dataset.episodes) - 1}")
     row = dataset.episodes[index]
-    columns = read_columns(dataset, index)
+    columns = _without_labels(row["length"]) | read_columns(dataset, index)
     frames = {}
     for camera in dataset.spec.cameras:
         path, first = dataset.video_place(index, camera)
@@ -138,12 +138,13 @@ def load_episode(dataset: VideoDataset, index: int) -> Episode:
         seed=row["seed"],
         factors=row.get("factors", {}),
         measures=row.get("measures", {}),
+        source=row.get("source", {}),
         **columns,
     )
 
 
 def read_columns(dataset: VideoDataset, index: int) -> dict[str, np.ndarray]:
-    """An episode's arrays by their names in `Episode`: state, action, environment_state, reward, success."""
+    """An episode's arrays by their names in `Episode`: those that the spec's `labels` name."""
     path = dataset.data_path(index)
     first_here = index
     while first_here > 0 and dataset.data_path(first_here - 1) == path:
@@ -165,9 +166,9 @@ def _read_arrays(
     dataset: VideoDataset, path: Path, row_groups: list[int], lengths: list[int]
 ) -> dict[str, np.ndarray]:
     """The episodes that are `row_groups` of a data file, by their names in `Episode`."""
-    names = list(layout.vector_features(dataset.spec))
+    names = list(layout.label_features(dataset.spec))
     try:
-        table = pq.ParquetFile(path).read_row_groups(row_groups, columns=names)
+        table = pq.ParquetFile(path).read_row_groups(row_groups, columns=[*names, "frame_index"])
         arrays = {name: _to_numpy(table[name]) for name in names}
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DatasetError(f"{path} can't be read ({error}); {AGAIN}") from error
@@ -176,14 +177,19 @@ def _read_arrays(
             f"{path} has {table.num_rows} rows where the episode table says {sum(lengths)}; {AGAIN}"
         )
     ends = np.cumsum(lengths)
-    return {
-        # A robot of one joint is stored as scalars.
-        "state": arrays["observation.state"].reshape(ends[-1], -1),
-        "action": arrays["action"].reshape(ends[-1], -1),
-        "environment_state": arrays["observation.environment_state"],
-        "reward": layout.outcomes(arrays["next.reward"], ends - lengths),
-        "success": layout.outcomes(arrays["next.success"], ends - lengths),
-    }
+    columns = {name: arrays[layout.NAMES[name]] for name in dataset.spec.labels}
+    for name in columns:
+        if name in ("reward", "success"):
+            columns[name] = layout.outcomes(columns[name], ends - lengths)
+        else:  # a vector of one number is stored as scalars
+            columns[name] = columns[name].reshape(ends[-1], -1)
+    return columns
+
+
+def _without_labels(length: int) -> dict[str, np.ndarray]:
+    """What an `Episode` of video alone has in place of labels."""
+    vectors = {name: np.zeros((length, 0), np.float32) for name in ("state", "action", "environment_state")}
+    return {**vectors, "reward": np.zeros(length, np.float32), "success": np.zeros(length, np.bool_)}
 
 
 def read_dataset_json(path: Path) -> Any:

@@ -12,11 +12,12 @@ import h5py
 import numpy as np
 import pytest
 from robosim_datasets import clip_store
-from robosim_datasets.clip_store import LABELS, ClipStore, build_clip_store, frame_motion
+from robosim_datasets.clip_store import ClipStore, build_clip_store, frame_motion
 from robosim_datasets.lerobot_io import read_episode
 
 from robosim.checkpoint import file_hash
 from robosim.errors import DatasetError, OutputError
+from robosim.spec import LABELS
 
 
 @pytest.fixture

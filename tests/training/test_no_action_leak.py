@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from robosim_datasets.clip_files import write_column
-from robosim_datasets.clip_store import LABELS, ClipStore, build_clip_store
+from robosim_datasets.clip_store import ClipStore, build_clip_store
 from robosim_datasets.episode import Episode
 from robosim_datasets.lerobot_io import DatasetWriter
 
 from robosim.checkpoint import load_tensors
-from robosim.spec import EnvSpec, RobotSpec, TaskSpec
+from robosim.spec import LABELS, EnvSpec, RobotSpec, TaskSpec
 from robosim.training.loop import TrainConfig
 from robosim.training.stages import (
     DynamicsTraining,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from robosim.errors import RobosimError, UnsupportedError
-from robosim.physics.collection.shards import save_shard, shard_path
+from robosim_datasets.episode_shards import save_shard, shard_path
 from robosim.physics.collection.workers import QUEUED, EpisodePlan, RecorderSetup, record_packed
 
 RETRIES = 5

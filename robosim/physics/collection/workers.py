@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 
 from robosim.errors import RobosimError
-from robosim.physics.collection.shards import pack, save_shard, shard_path
+from robosim_datasets.episode_shards import pack, save_shard, shard_path
 from robosim.physics.recording import Behaviour, Recorder
 from robosim.physics.rendering.renderer import RendererKind
 from robosim.physics.tasks import load_task_file

@@ -20,7 +20,7 @@ from robosim.checkpoint import atomic_write_bytes
 
 _ARRAYS = ("state", "action", "environment_state", "reward", "success")
 _TEXTS = ("task", "instruction", "behaviour", "split")
-_FIGURES = ("factors", "measures")
+_FIGURES = ("factors", "measures", "source")
 
 FOLDER = 1000
 """Episodes that share a folder."""
