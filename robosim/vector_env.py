@@ -26,10 +26,11 @@ Info = dict[str, np.ndarray]
 class ArmVectorEnv(gymnasium.vector.VectorEnv, ABC):
     """N rows of one task.
 
-    Observation `{"pixels": {camera: uint8 [N,H,W,3]}, "agent_pos": float32 [N,J]}`; action float32 [N,J], absolute
-    joint targets (rad, gripper opening 0…1) unless a simulator says otherwise. Reward: decrease of the task
-    distance in metres, +1 on success. Success terminates, the task's horizon truncates. Autoreset is disabled: a
-    finished row is frozen (last observation, reward 0) until a reset.
+    Observation `{"pixels": {camera: uint8 [N,H,W,3]}, "agent_pos": float32 [N,S]}`, the joints (S = J) or what else
+    the spec calls a state; action float32 [N,J], absolute joint targets (rad, gripper opening 0…1) unless the spec's
+    action kind or a simulator says otherwise. Reward: decrease of the task distance in metres, +1 on success; 0 where
+    no distance is known. Success terminates, the task's horizon truncates. Autoreset is disabled: a finished row is
+    frozen (last observation, reward 0) until a reset.
 
     `info`: `is_success` bool [N], `task_distance` float32 [N], and `tool`, `object`, `goal` float32 [N,3], metres.
     """
@@ -60,7 +61,7 @@ class ArmVectorEnv(gymnasium.vector.VectorEnv, ABC):
         self._warned = False
         size = (num_envs, spec.size, spec.size, 3)
         self._pixels = {camera: np.zeros(size, np.uint8) for camera in spec.cameras}
-        self._agent_pos = np.zeros((num_envs, spec.robot.num_joints), np.float32)
+        self._agent_pos = np.zeros((num_envs, len(spec.state_columns)), np.float32)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._terminated, self._truncated = np.zeros(num_envs, dtype=bool), np.zeros(num_envs, dtype=bool)
         self._distance = np.zeros(num_envs)
@@ -115,7 +116,9 @@ class ArmVectorEnv(gymnasium.vector.VectorEnv, ABC):
         success = self._rule.update(self._distance) & running
         self._terminated |= success
         self._truncated |= running & ~success & (self._elapsed >= self._max_episode_steps)
-        reward = np.where(running, before - self._distance + success, 0.0).astype(np.float32)
+        known = np.isfinite(self._distance)
+        nearer = np.subtract(before, self._distance, out=np.zeros(self.num_envs), where=known)
+        reward = np.where(running, nearer + success, 0.0).astype(np.float32)
         return self._observation(), reward, self._terminated.copy(), self._truncated.copy(), self._info()
 
     def render(self) -> tuple[np.ndarray, ...]:
@@ -194,11 +197,11 @@ class ArmVectorEnv(gymnasium.vector.VectorEnv, ABC):
 def make_spaces(spec: EnvSpec) -> tuple[spaces.Dict, spaces.Box]:
     """Observation and action space of one row. Measured joints may overshoot their limits, so they have none."""
     picture = spaces.Box(0, 255, (spec.size, spec.size, 3), np.uint8)
-    joints = spec.robot.num_joints
+    state = len(spec.state_columns)
     observation = spaces.Dict(
         {
             "pixels": spaces.Dict({camera: picture for camera in spec.cameras}),
-            "agent_pos": spaces.Box(-np.inf, np.inf, (joints,), np.float32),
+            "agent_pos": spaces.Box(-np.inf, np.inf, (state,), np.float32),
         }
     )
     lower, upper = (np.array(limits, np.float32) for limits in (spec.robot.lower, spec.robot.upper))

@@ -34,11 +34,33 @@ def label_budget(
             chosen.append(episode)
             used[task] += transitions
     if not chosen:
+        shortest = min((store.episodes[e].length for e in store.select("train")), default=0) - 1
         raise DatasetError(
-            f"no train episode of {store.path} for {', '.join(tasks)} has at most {limit} transitions; raise the "
-            "number of labels or collect shorter episodes"
+            f"no train episode of {store.path} for {', '.join(tasks)} has at most {limit} transitions (the shortest "
+            f"of all has {shortest}); raise the number of labels or take shorter episodes"
         )
     return sorted(chosen)
+
+
+def check_commands(store: ClipStore, labels: int) -> None:
+    """Raise `DatasetError` where the video has no commands: an adapter needs them, the world model doesn't."""
+    if "action" not in store.spec.labels:
+        run = store.path.parent
+        raise DatasetError(
+            f"the video in {run} has no commands, so there is no adapter to fit: import or collect some episodes of "
+            f"the arm with state and action, of which up to {labels} transitions are read, and train on them; the "
+            f"simulator works without and is played by its latent actions: robosim play run={run}"
+        )
+
+
+def check_positions(store: ClipStore, command: str) -> None:
+    """Raise `DatasetError` where no position of tool, object and goal is known, so that no task can be judged."""
+    if "environment_state" not in store.spec.labels:
+        run = store.path.parent
+        raise DatasetError(
+            f"{command} needs a task whose positions are known (tool, object, goal), as robosim collect "
+            f"records them, and the video in {run} has none; its simulator is played with: robosim play run={run}"
+        )
 
 
 def count_transitions(store: ClipStore, episodes: Sequence[int]) -> int:

@@ -1,8 +1,8 @@
-"""Joint command ↔ latent action, from at most 200 labelled transitions.
+"""Command ↔ latent action, from at most 200 labelled transitions.
 
-Commands are absolute targets, latent actions are motions. What a command moves is its distance from the previous one
-and from the joints, (a_t − a_{t−1}, a_t − q_t), seen from the posture q_t. All maps are ridge regressions on products
-of a motion and the posture; a network residual on top generalised worse from 200 labels.
+Most commands are absolute targets of joints, latent actions are motions. What a command moves is its distance from the
+previous one and from the joints, (a_t − a_{t−1}, a_t − q_t), seen from the posture q_t. All maps are ridge regressions
+on products of a motion and the posture; a network residual on top generalised worse from 200 labels.
 
 The joints of an arm that is led by its tool lie near a surface of few dimensions. Motion and posture enter by their
 leading principal coordinates, and commands are drawn to that surface: motions seen in pixels say nothing about the
@@ -11,13 +11,19 @@ arm's redundancy, and small errors there would add up.
 Latent action → command knows nothing of a_{t−1} − q_t: in recorded motion that lag tells the last step, which predicts
 the next one so well that the latent action would count for less, and under imagined joints it is noise.
 
-Legend of shape suffixes: N rows, M labelled transitions, J joints, A latent dimensions, P principal coordinates.
+Recordings from elsewhere may have states that aren't the joints which the commands address, or none, and commands that
+are motions themselves. What a command moves is then its distance from the previous target, or from the usual motion,
+number by number, seen from the state. No lag and no surface is known, and every number is scaled by its own spread,
+for their units differ.
+
+Legend of shape suffixes: N rows, M labelled transitions, J numbers of a command (joints), S of a state (J, where it is
+the joints), A latent dimensions, P principal coordinates.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +33,7 @@ from robosim.adapter.ridge import BilinearRidge
 from robosim.spec import RobotSpec
 
 SMALLEST_SCALE = 1e-3
-"""Radians: joints that move less in the labels aren't blown up to unit size."""
+"""Radians (or what the unit is): numbers that move less in the labels aren't blown up to unit size."""
 
 SQUASH_LIMIT = 0.98
 """Share of the bound to which latent actions are clipped before the inverse of tanh, which diverges at 1."""
@@ -50,10 +56,14 @@ class ActionAdapterConfig:
     """Latent actions lie in [−bound, bound]; they are tanh-squashed motions."""
     rank: int = 3
     """Principal coordinates of motion and posture: a tool led through inverse kinematics has its three."""
+    commands: Literal["targets", "motions"] = "targets"
+    """Absolute targets, or motions that are over after the period."""
+    state_size: int | None = None
+    """Numbers of a state; None: the state is the joints, whose targets the commands are."""
 
 
 class ActionAdapter(nn.Module):
-    """Implements the world model's `CommandAdapter`."""
+    """Implements the world model's `CommandAdapter`. Units: rad and gripper 0…1, else those of the recordings."""
 
     joints_mean: Tensor
     motion_PJ: Tensor
@@ -63,6 +73,8 @@ class ActionAdapter(nn.Module):
     pull: Tensor
     change_scale: Tensor
     lag_scale: Tensor
+    usual_J: Tensor
+    step_scale_S: Tensor
     lower: Tensor
     upper: Tensor
     largest_step: Tensor
@@ -70,22 +82,33 @@ class ActionAdapter(nn.Module):
     def __init__(self, config: ActionAdapterConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ActionAdapterConfig()
+        self.drives_joints = config.state_size is None
+        """Whether commands are targets of the state's own numbers."""
+        if self.drives_joints and config.commands != "targets":
+            raise ValueError("commands that are motions need state_size: a state isn't what they address")
         joints, size, rank = config.num_joints, config.latent_size, config.rank
-        self.to_latent = BilinearRidge(rank, rank, size, speed=True)
+        state = joints if config.state_size is None else config.state_size
+        moved = rank if self.drives_joints else joints
+        self.to_latent = BilinearRidge(moved, rank, size, speed=True)
         self.to_command = BilinearRidge(size, rank, joints)
-        self.to_joints = BilinearRidge(2 * joints, rank, joints)
-        self.surface = BilinearRidge(rank, rank, joints)
-        self.register_buffer("pull", torch.tensor(0.0))
-        self.register_buffer("joints_mean", torch.zeros(joints))
-        self.register_buffer("motion_PJ", torch.eye(rank, joints))
-        self.register_buffer("posture_PJ", torch.eye(rank, joints))
-        self.register_buffer("motion_limit_P", torch.full((rank,), 3.0))
+        self.to_joints = BilinearRidge(2 * joints if self.drives_joints else joints, rank, state)
+        self.register_buffer("joints_mean", torch.zeros(state))
+        self.register_buffer("motion_PJ", torch.eye(moved, joints))
+        self.register_buffer("posture_PJ", torch.eye(rank, state))
+        self.register_buffer("motion_limit_P", torch.full((moved,), 3.0))
         self.register_buffer("posture_limit_P", torch.full((rank,), 3.0))
-        self.register_buffer("change_scale", torch.tensor(0.05))
-        self.register_buffer("lag_scale", torch.tensor(0.05))
         self.register_buffer("lower", torch.full((joints,), -torch.pi))
         self.register_buffer("upper", torch.full((joints,), torch.pi))
         self.register_buffer("largest_step", torch.full((joints,), 0.2))
+        if self.drives_joints:
+            self.surface = BilinearRidge(rank, rank, joints)
+            self.register_buffer("pull", torch.tensor(0.0))
+            self.register_buffer("change_scale", torch.tensor(0.05))
+            self.register_buffer("lag_scale", torch.tensor(0.05))
+        else:
+            self.register_buffer("usual_J", torch.zeros(joints))
+            self.register_buffer("change_scale", torch.ones(joints))
+            self.register_buffer("step_scale_S", torch.ones(state))
 
     @classmethod
     def from_config(cls, data: dict[str, Any]) -> ActionAdapter:
@@ -101,29 +124,39 @@ class ActionAdapter(nn.Module):
         return asdict(self.config)
 
     def command_to_latent(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """The latent action [N, A] that `command` stands for; all arguments float32 [N, J] (rad)."""
+        """The latent action [N, A] that `command` stands for; commands float32 [N, J], `joints` [N, S]."""
         motion = self._motion(command, previous_command, joints)
         return torch.tanh(self.to_latent(motion, self._posture(joints))) * self.config.latent_bound
 
     def latent_to_command(self, latent: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """The command [N, J] (rad, gripper 0…1) that moves as `latent` [N, A] says.
+        """The command [N, J] that moves as `latent` [N, A] says; `joints` [N, S].
 
-        A displacement is predicted and added to the previous command, which is drawn to the surface of labelled
-        postures; the step is held to the largest labelled one and the result to the joint limits.
+        A displacement from the idle command is predicted. Targets are then drawn to the surface of labelled postures
+        and their step is held to the largest labelled one; the result is held to the limits.
         """
-        change = self.to_command(self._unsquash(latent), self._posture(joints)) * self.change_scale
-        wanted = previous_command + change
-        posture = self._posture(wanted)
-        wanted = torch.lerp(wanted, self.joints_mean + self.surface(posture, posture), self.pull)
-        change = wanted - previous_command
-        change = torch.clamp(change, -self.largest_step, self.largest_step)
-        return torch.clamp(previous_command + change, self.lower, self.upper)
+        idle = self.idle_command(previous_command)
+        wanted = idle + self.to_command(self._unsquash(latent), self._posture(joints)) * self.change_scale
+        if self.drives_joints:
+            posture = self._posture(wanted)
+            wanted = torch.lerp(wanted, self.joints_mean + self.surface(posture, posture), self.pull)
+        change = torch.clamp(wanted - idle, -self.largest_step, self.largest_step)
+        return torch.clamp(idle + change, self.lower, self.upper)
 
     def predict_joints(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """Joints [N, J] one control period after `command` [N, J] is sent at `joints` [N, J]."""
+        """The state [N, S] one control period after `command` [N, J] is sent at the state `joints` [N, S]."""
         servo = self._servo(command, previous_command, joints)
-        moved = joints + self.to_joints(servo, self._posture(joints)) * self.change_scale
-        return torch.clamp(moved, self.lower, self.upper)
+        moved = joints + self.to_joints(servo, self._posture(joints)) * self._step_scale
+        return torch.clamp(moved, self.lower, self.upper) if self.drives_joints else moved
+
+    def idle_command(self, previous_command: Tensor) -> Tensor:
+        """What commands [N, J] are measured from: the target that was told before, or the usual motion."""
+        targets = self.config.commands == "targets"
+        return previous_command if targets else self.usual_J.expand_as(previous_command)
+
+    def first_command(self, joints: Tensor) -> Tensor:
+        """What stands for the command [N, J] before the first one: to stay at `joints`; of other states [N, S], the
+        usual command."""
+        return joints if self.drives_joints else self.usual_J.expand(len(joints), -1)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Errors of the three maps on labelled transitions, each about 1 for a map that knows nothing."""
@@ -134,16 +167,18 @@ class ActionAdapter(nn.Module):
         losses = {
             "latent_loss": (latent - batch["latent"]).square().mean(),
             "command_loss": ((decoded - command) / self.change_scale).square().mean(),
-            "joints_loss": ((moved - batch["next_joints"]) / self.change_scale).square().mean(),
         }
+        if moved.shape[1]:
+            losses["joints_loss"] = ((moved - batch["next_joints"]) / self._step_scale).square().mean()
         return torch.stack(list(losses.values())).sum(), {k: v.detach() for k, v in losses.items()}
 
     @torch.no_grad()
     def fit(self, labels: Transitions, robot: RobotSpec) -> dict[str, float]:
         """Fit scales and all maps in closed form; returns errors on left-out episodes.
 
-        `command_mae_rad` and `joints_mae_rad` are means over all joints, `latent_r2` the share of the latent
-        actions' variance that commands explain. Raises `ValueError` when the labels' sizes don't fit.
+        `latent_r2` is the share of the latent actions' variance that commands explain, `command_mae_rad` and
+        `joints_mae_rad` are means over all joints. Where no joint is in rad these two are `command_error` and
+        `state_error`, in units of what moves in the labels. Raises `ValueError` when the labels' sizes don't fit.
         """
         self._check(labels, robot)
         command, previous, joints = labels.command_MJ, labels.previous_command_MJ, labels.joints_MJ
@@ -151,41 +186,73 @@ class ActionAdapter(nn.Module):
         posture, groups = self._posture(joints), labels.episode_M
         latent = self._unsquash(labels.latent_MA)
         motion = self._motion(command, previous, joints)
-        change = (command - previous) / self.change_scale
-        step = (labels.next_joints_MJ - joints) / self.change_scale
+        change = (command - self.idle_command(previous)) / self.change_scale
+        step = (labels.next_joints_MJ - joints) / self._step_scale
 
         held_latent = self.to_latent.fit(motion, posture, latent, groups, shared_penalty=False)
         held_change = self.to_command.fit(latent, posture, change, groups)
         held_step = self.to_joints.fit(self._servo(command, previous, joints), posture, step, groups)
-        self.surface.fit(posture, posture, joints - self.joints_mean, groups)
-        self.pull.fill_(PULL)
+        if self.drives_joints:
+            self.surface.fit(posture, posture, joints - self.joints_mean, groups)
+            self.pull.fill_(PULL)
 
         latent = torch.tanh(held_latent) * self.config.latent_bound
         spread = (labels.latent_MA - labels.latent_MA.mean(0)).square().sum()
-        return {
-            "command_mae_rad": ((held_change - change).abs().mean() * self.change_scale).item(),
-            "joints_mae_rad": ((held_step - step).abs().mean() * self.change_scale).item(),
-            "latent_r2": (1 - (latent - labels.latent_MA).square().sum() / spread.clamp_min(1e-9)).item(),
-        }
+        latent_r2 = (1 - (latent - labels.latent_MA).square().sum() / spread.clamp_min(1e-9)).item()
+        off_command, off_step = (held_change - change).abs().mean(), (held_step - step).abs().mean()
+        if "rad" in robot.joint_units and self.drives_joints:
+            errors = {
+                "command_mae_rad": (off_command * self.change_scale).item(),
+                "joints_mae_rad": (off_step * self.change_scale).item(),
+            }
+        else:
+            errors = {"command_error": off_command.item()}
+            errors |= {"state_error": off_step.item()} if step.shape[1] else {}
+        return errors | {"latent_r2": latent_r2}
 
     def _fit_scales(self, labels: Transitions, robot: RobotSpec) -> None:
-        command, joints = labels.command_MJ, labels.joints_MJ
-        change = command - labels.previous_command_MJ
-        self.change_scale.copy_(change.square().mean().sqrt().clamp_min(SMALLEST_SCALE))
-        self.lag_scale.copy_((command - joints).square().mean().sqrt().clamp_min(SMALLEST_SCALE))
-        self.largest_step.copy_((STEP_MARGIN * change.abs().amax(0)).clamp_min(SMALLEST_SCALE))
+        joints = labels.joints_MJ
         self.lower.copy_(torch.tensor(robot.lower))
         self.upper.copy_(torch.tensor(robot.upper))
         self.joints_mean.copy_(joints.mean(0))
-        self.posture_PJ.copy_(
-            principal_directions(joints - self.joints_mean, self.config.rank, SMALLEST_SCALE)
-        )
-        self.motion_PJ.copy_(principal_directions(change, self.config.rank, 0.05 * self.change_scale))
+        change = self._fit_joint_scales(labels) if self.drives_joints else self._fit_number_scales(labels)
         for limit_P, rows, directions in (
             (self.posture_limit_P, joints - self.joints_mean, self.posture_PJ),
             (self.motion_limit_P, change, self.motion_PJ),
         ):
             limit_P.copy_(MARGIN * (rows @ directions.T).abs().amax(0))
+
+    def _fit_joint_scales(self, labels: Transitions) -> Tensor:
+        """One scale for all joints, by which they move together; returns what the commands move [M, J]."""
+        command, joints = labels.command_MJ, labels.joints_MJ
+        change = command - labels.previous_command_MJ
+        self.change_scale.copy_(change.square().mean().sqrt().clamp_min(SMALLEST_SCALE))
+        self.lag_scale.copy_((command - joints).square().mean().sqrt().clamp_min(SMALLEST_SCALE))
+        self.largest_step.copy_((STEP_MARGIN * change.abs().amax(0)).clamp_min(SMALLEST_SCALE))
+        self.posture_PJ.copy_(
+            principal_directions(joints - self.joints_mean, self.config.rank, SMALLEST_SCALE)
+        )
+        self.motion_PJ.copy_(principal_directions(change, self.config.rank, 0.05 * self.change_scale))
+        return change
+
+    def _fit_number_scales(self, labels: Transitions) -> Tensor:
+        """A scale for every number, each having a unit of its own; returns what the commands move [M, J]."""
+        self.usual_J.copy_(labels.command_MJ.mean(0))
+        change = labels.command_MJ - self.idle_command(labels.previous_command_MJ)
+        away = labels.joints_MJ - self.joints_mean
+        self.change_scale.copy_(size_of(change))
+        self.step_scale_S.copy_(size_of(labels.next_joints_MJ - labels.joints_MJ))
+        self.largest_step.copy_(STEP_MARGIN * change.abs().amax(0))
+        self.posture_PJ.copy_(
+            principal_directions(away / size_of(away), self.config.rank, SMALLEST_SCALE) / size_of(away)
+        )
+        self.motion_PJ.copy_(torch.diag(1 / self.change_scale))
+        return change
+
+    @property
+    def _step_scale(self) -> Tensor:
+        """Unit of a state's motion in one period."""
+        return self.change_scale if self.drives_joints else self.step_scale_S
 
     def _motion(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
         """Principal coordinates [N, P] of what the command moves.
@@ -193,13 +260,14 @@ class ActionAdapter(nn.Module):
         Joints follow commands closely, so that labels can't tell its two distances apart: their mean enters. Where
         joints have drifted from the commands, it acts as feedback.
         """
-        motion = (command - 0.5 * (previous_command + joints)) @ self.motion_PJ.T
+        idle = self.idle_command(previous_command)
+        motion = (command - (0.5 * (idle + joints) if self.drives_joints else idle)) @ self.motion_PJ.T
         return torch.clamp(motion, -self.motion_limit_P, self.motion_limit_P)
 
     def _servo(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """Both distances [N, 2J] that the joints' controllers act on."""
-        change = (command - previous_command) / self.change_scale
-        return torch.cat([change, (command - joints) / self.lag_scale], 1)
+        """What moves the state: both distances [N, 2J] that the joints' controllers act on, else the motion [N, J]."""
+        change = (command - self.idle_command(previous_command)) / self.change_scale
+        return torch.cat([change, (command - joints) / self.lag_scale], 1) if self.drives_joints else change
 
     def _posture(self, joints: Tensor) -> Tensor:
         posture = (joints - self.joints_mean) @ self.posture_PJ.T
@@ -218,6 +286,16 @@ class ActionAdapter(nn.Module):
                 f"the adapter takes {self.config.latent_size} latent dimensions, the labels have "
                 f"{labels.latent_MA.shape[1]}"
             )
+        if labels.joints_MJ.shape[1] != len(self.joints_mean):
+            raise ValueError(
+                f"the adapter takes states of {len(self.joints_mean)} numbers, the labels have "
+                f"{labels.joints_MJ.shape[1]}"
+            )
+
+
+def size_of(rows_MD: Tensor) -> Tensor:
+    """Root of the mean square of each number [D], never below the smallest."""
+    return rows_MD.square().mean(0).sqrt().clamp_min(SMALLEST_SCALE)
 
 
 def principal_directions(rows_MJ: Tensor, rank: int, smallest: float | Tensor) -> Tensor:

@@ -18,18 +18,20 @@ WEIGHTS, SIZES = "adapter.safetensors", "adapter.json"
 
 @dataclass
 class AdapterBundle:
-    """All that the learned simulator needs to be driven by joint commands and judged in metres."""
+    """All that the learned simulator needs to be driven by commands, and to be judged in metres where that is known."""
 
     adapter: ActionAdapter
     probe: KeypointProbe
-    judge: Judge
+    judge: Judge | None
+    """None for recordings without positions: nothing can be judged there."""
 
     def __post_init__(self) -> None:
         self.modules.eval().requires_grad_(False)
 
     @property
     def modules(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"adapter": self.adapter, "probe": self.probe, "judge": self.judge})
+        judge = {} if self.judge is None else {"judge": self.judge}
+        return nn.ModuleDict({"adapter": self.adapter, "probe": self.probe, **judge})
 
     def to(self, device: str) -> AdapterBundle:
         self.modules.to(device)
@@ -43,7 +45,7 @@ def save_adapter(folder: Path, bundle: AdapterBundle) -> None:
     sizes = {
         "adapter": bundle.adapter.to_config(),
         "probe": bundle.probe.to_config(),
-        "judge": {"tasks": list(bundle.judge.tasks)},
+        "judge": None if bundle.judge is None else {"tasks": list(bundle.judge.tasks)},
     }
     atomic_write_json(folder / SIZES, sizes)
 
@@ -55,7 +57,7 @@ def load_adapter(folder: Path) -> AdapterBundle:
         bundle = AdapterBundle(
             ActionAdapter.from_config(sizes["adapter"]),
             KeypointProbe.from_config(sizes["probe"]),
-            Judge(sizes["judge"]["tasks"]),
+            None if sizes["judge"] is None else Judge(sizes["judge"]["tasks"]),
         )
         bundle.modules.load_state_dict(load_tensors(folder / WEIGHTS))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

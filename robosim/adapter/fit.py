@@ -18,6 +18,7 @@ from robosim.adapter.bundle import AdapterBundle
 from robosim.adapter.judge import Judge, LabelledReadings, judge_figures
 from robosim.adapter.keypoint_probe import KeypointProbe, KeypointProbeConfig
 from robosim.adapter.labels import STATE_COLUMNS, LabelledEpisodes, Transitions
+from robosim.adapter.motion_figures import motion_figures, state_figures
 from robosim.adapter.ridge import BilinearRidge
 from robosim.spec import EnvSpec, RobotSpec, TaskSpec
 from robosim.world_model.protocols import ProbeReading
@@ -49,15 +50,15 @@ def fit_adapter(
 
     `decoded`: the labelled frames as the tokenizer gives them back, one array an episode, or empty. `video`:
     unlabelled frames uint8 [V,H,W,3], some of them decoded, a few hundred. `latent_bound`: latent actions lie in
-    [−bound, bound]. Returns the bundle and errors on left-out episodes of the labels.
+    [−bound, bound]. Returns the bundle and errors on left-out episodes of the labels. Labels without positions give a
+    bundle without a judge, and errors of the adapter alone.
     """
     config = config or FitConfig()
-    transitions = labels.transitions()
-    joints, latent_size = transitions.joints_MJ.shape[1], transitions.latent_MA.shape[1]
-    adapter = ActionAdapter(ActionAdapterConfig(joints, latent_size, latent_bound, config.rank))
-    figures: dict[str, Any] = {"adapter": adapter.fit(transitions, spec.robot)}
+    adapter, errors = fit_commands(labels, spec, latent_bound, config.rank)
+    figures: dict[str, Any] = {"adapter": errors}
 
-    probe = KeypointProbe(KeypointProbeConfig(joints, config.colours))
+    state = labels.joints[0].shape[1]
+    probe = KeypointProbe(KeypointProbeConfig(state, config.colours, labels.has_points))
     views = [labels.frames, *([list(decoded)] if len(decoded) else [])]
     frames = torch.from_numpy(np.concatenate([frame for view in views for frame in view]))
     repeat = len(views)
@@ -70,6 +71,8 @@ def fit_adapter(
         seed,
         labels.shows_object().repeat(repeat),
     )
+    if not labels.has_points:
+        return AdapterBundle(adapter, probe, None), figures
     count = len(frames) // repeat  # the recorded frames come first
     held_out = ProbeReading(
         held_out.joints[:count], held_out.tool[:count], held_out.object[:count], held_out.goal[:count]
@@ -78,6 +81,27 @@ def fit_adapter(
     judge = Judge([task.name for task in spec.tasks])
     figures["judge"] = judge.calibrate(spec.tasks, readings_by_task(held_out, labels, spec.tasks))
     return AdapterBundle(adapter, probe, judge), figures
+
+
+def fit_commands(
+    labels: LabelledEpisodes, spec: EnvSpec, latent_bound: float, rank: int
+) -> tuple[ActionAdapter, dict[str, float]]:
+    """The adapter, and its errors on left-out episodes.
+
+    How many principal coordinates it takes isn't known of an arm that people led by its joints, or of two: without
+    positions `rank` and more are tried, and the number is kept whose latent actions are told best on left-out episodes.
+    """
+    rows = labels.transitions()
+    joints, state = rows.command_MJ.shape[1], rows.joints_MJ.shape[1]
+    sizes = (joints, rows.latent_MA.shape[1], latent_bound)
+    kind = "targets" if spec.action_kind == "joint_position" else "motions"
+    tried = []
+    for coordinates in [rank] if labels.has_points else sorted({rank, 2 * rank, max(joints, state)}):
+        adapter = ActionAdapter(
+            ActionAdapterConfig(*sizes, coordinates, kind, None if labels.states_are_joints else state)
+        )
+        tried.append((adapter, adapter.fit(rows, spec.robot)))
+    return max(tried, key=lambda pair: pair[1]["latent_r2"])
 
 
 @torch.no_grad()
@@ -93,8 +117,13 @@ def evaluate_adapter(
     `command_mae_rad`: decoded from the inferred latent action against the recorded command, over the joints that
     turn; `tool_mae_m`: the same, carried to the tool by `forward_kinematics` (default: a regression of tool on
     joints, fitted here); `hold_…`: the previous command in place of the decoded one; `shuffled_…`: latent actions
-    permuted among transitions. `probe_…`: see `probe_figures`. `judge`: see `judge_figures`, by task.
+    permuted among transitions. `probe_…`: see `probe_figures`. `judge`: see `judge_figures`, by task. Without
+    positions, see `motion_figures`.
     """
+    if bundle.judge is None:
+        return motion_figures(bundle.adapter, held_out.transitions(), spec, seed) | state_figures(
+            read_all(bundle.probe, np.concatenate(held_out.frames)), held_out
+        )
     rows = held_out.transitions()
     tool_of = forward_kinematics or tool_regression(held_out, spec.robot)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
@@ -130,8 +159,10 @@ def probe_figures(reading: ProbeReading, labels: LabelledEpisodes) -> dict[str, 
     """Mean errors of a reading of all frames of `labels`.
 
     `probe_error_m` is the mean of tool, object and goal; the goal's is over first frames, where it is read at play, the
-    object's over episodes that have one.
+    object's over episodes that have one. Without positions, see `state_figures`.
     """
+    if not labels.has_points:
+        return state_figures(reading, labels)
     points, first, objects = _stack(labels.points), _first_rows(labels), labels.shows_object()
     counted = {"object": objects} if objects.any() else {}
     errors = {}

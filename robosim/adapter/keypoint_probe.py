@@ -4,10 +4,14 @@ The keypoints are where colours lie; the colours come from unlabelled video. Eve
 closed form, its choices made on left-out episodes: a keypoint network trained on so few labels read the tool twice
 as badly. Object and goal are landmarks of their own, because ten episodes show them at few places.
 
+Recordings from elsewhere know no positions: of them the probe learns the numbers of a state, the rest is NaN. Many
+cameras don't show what a number means, so each has a trust: what it explains of left-out episodes.
+
 Give the probe labelled frames both as recorded and as the tokenizer gives them back: read from recorded frames alone,
 it is lost on imagined ones.
 
-Legend of shape suffixes: N frames, H/W pixels or cells, K colours, J joints, O outputs (joints, then tool).
+Legend of shape suffixes: N frames, H/W pixels or cells, K colours, J joints (or numbers of a state), O
+outputs (joints, then tool).
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ class KeypointProbeConfig:
     num_joints: int = 8
     colours: int = 32
     """Of the codebook in which landmarks and the arm's parts are found."""
+    points: bool = True
+    """Whether tool, object and goal are read too."""
 
 
 class KeypointProbe(nn.Module):
@@ -41,16 +47,20 @@ class KeypointProbe(nn.Module):
     codebook_K3: Tensor
     mean_O: Tensor
     scale_O: Tensor
+    trust_O: Tensor
 
     def __init__(self, config: KeypointProbeConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or KeypointProbeConfig()
-        outputs = config.num_joints + 3
+        outputs = config.num_joints + (3 if config.points else 0)
         self.arm = MomentRegression(config.colours, outputs)
-        self.object, self.goal = Landmark(config.colours), Landmark(config.colours)
+        if config.points:
+            self.object, self.goal = Landmark(config.colours), Landmark(config.colours)
         self.register_buffer("codebook_K3", torch.zeros(config.colours, 3))
         self.register_buffer("mean_O", torch.zeros(outputs))
         self.register_buffer("scale_O", torch.ones(outputs))
+        if not config.points:
+            self.register_buffer("trust_O", torch.zeros(outputs))
 
     @classmethod
     def from_config(cls, data: dict[str, Any]) -> KeypointProbe:
@@ -67,11 +77,14 @@ class KeypointProbe(nn.Module):
 
     @torch.no_grad()
     def read(self, frames: Tensor) -> ProbeReading:
-        """`frames` uint8 [N,H,W,3] → joints [N,J] (rad, gripper 0…1), tool, object, goal [N,3] (metres)."""
+        """`frames` uint8 [N,H,W,3] → joints [N,J] (rad, gripper 0…1), tool, object, goal [N,3] (metres or NaN)."""
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
             raise ValueError(f"frames must be uint8 [N,H,W,3], got {frames.dtype} {tuple(frames.shape)}")
         member_NKHW = memberships(frames.to(self.codebook_K3.device), self.codebook_K3)
-        return self._reading(self.arm(member_NKHW), self.object(member_NKHW)[0], self.goal(member_NKHW)[0])
+        arm_NO = self.arm(member_NKHW)
+        if not self.config.points:
+            return self._reading(arm_NO)
+        return self._reading(arm_NO, self.object(member_NKHW)[0], self.goal(member_NKHW)[0])
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean error in metres of what is read off `frames` [N,H,W,3] against `points` [N,9] and `joints` [N,J]."""
@@ -96,16 +109,22 @@ class KeypointProbe(nn.Module):
     ) -> ProbeReading:
         """Colours from unlabelled `video` uint8 [V,H,W,3], the rest from labels; in closed form.
 
-        `frames` uint8 [N,H,W,3], `joints` [N,J], `points` [N,9], `episodes` int64 [N]; `shows_object` bool [N]: the
-        frames that the object is learned from (default: all). Returns the readings of these frames, each made with
-        its episode left out.
+        `frames` uint8 [N,H,W,3], `joints` [N,J], `points` [N,9] (or [N,0]), `episodes` int64 [N]; `shows_object` bool
+        [N]: the frames that the object is learned from (default: all). Returns the readings of these frames, each made
+        with its episode left out.
         """
         arm_NO = torch.cat([joints, points[:, STATE_COLUMNS["tool"]]], 1)
-        self.mean_O.copy_(arm_NO.mean(0))
-        self.scale_O.copy_(arm_NO.std(0).clamp_min(SMALLEST_SCALE))
+        if arm_NO.shape[1]:
+            self.mean_O.copy_(arm_NO.mean(0))
+            self.scale_O.copy_(arm_NO.std(0).clamp_min(SMALLEST_SCALE))
         self.codebook_K3.copy_(colour_codebook(video, self.config.colours, seed))
         member_NKHW = memberships(frames, self.codebook_K3)
-        held_out_NO = self.arm.fit(member_NKHW, (arm_NO - self.mean_O) / self.scale_O, episodes)
+        scaled_NO = (arm_NO - self.mean_O) / self.scale_O
+        held_out_NO = self.arm.fit(member_NKHW, scaled_NO, episodes)
+        if not self.config.points:
+            left_O, all_O = (held_out_NO - scaled_NO).square().sum(0), scaled_NO.square().sum(0)
+            self.trust_O.copy_((1 - left_O / all_O.clamp_min(1e-9)).clamp(0, 1))
+            return self._reading(held_out_NO)
         # The object is pushed about, the goal stands still: the object shows more of the plane.
         rows = torch.ones(len(frames), dtype=torch.bool) if shows_object is None else shows_object
         if not rows.any():  # no task has an object: the goal stands for it
@@ -118,6 +137,11 @@ class KeypointProbe(nn.Module):
         goals = self.goal.fit(member_NKHW, points[:, STATE_COLUMNS["goal"]], episodes, like=self.object)
         return self._reading(held_out_NO, objects, goals)
 
-    def _reading(self, arm_NO: Tensor, objects: Tensor, goals: Tensor) -> ProbeReading:
+    def _reading(
+        self, arm_NO: Tensor, objects: Tensor | None = None, goals: Tensor | None = None
+    ) -> ProbeReading:
         arm_NO = arm_NO * self.scale_O + self.mean_O
+        if objects is None or goals is None:
+            unknown = arm_NO.new_full((len(arm_NO), 3), torch.nan)
+            return ProbeReading(arm_NO, unknown, unknown, unknown, self.trust_O)
         return ProbeReading(arm_NO[:, :-3], arm_NO[:, -3:], objects, goals)

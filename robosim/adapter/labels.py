@@ -21,7 +21,8 @@ STATE_COLUMNS = {"tool": slice(0, 3), "object": slice(3, 6), "goal": slice(6, 9)
 
 @dataclass(frozen=True)
 class Transitions:
-    """M transitions: what the action adapter learns from. Joints in rad (gripper 0…1), float32."""
+    """M transitions: what the action adapter learns from, float32. Joints in rad (gripper 0…1); in recordings from
+    elsewhere, `joints` are the S numbers of a state, and units are the recordings'."""
 
     command_MJ: Tensor
     previous_command_MJ: Tensor
@@ -49,7 +50,8 @@ class LabelledEpisodes:
     """Whole episodes, one array a column, one entry an episode of T frames.
 
     frames: uint8 [T,H,W,3]; joints, commands: float32 [T,J]; points: float32 [T,9] (tool, object, goal);
-    latents: float32 [T−1,A], inferred from the frames, hence no label; tasks: the task's name.
+    latents: float32 [T−1,A], inferred from the frames, hence no label; tasks: the task's name. Recordings from
+    elsewhere may have states of another size in `joints`, [T,S] or [T,0], and have no positions: points are [T,0].
     """
 
     frames: list[np.ndarray]
@@ -58,6 +60,8 @@ class LabelledEpisodes:
     points: list[np.ndarray]
     latents: list[np.ndarray]
     tasks: list[str]
+    states_are_joints: bool = True
+    """Whether commands are targets of the states' own numbers."""
 
     def __post_init__(self) -> None:
         if not self.frames:
@@ -72,12 +76,19 @@ class LabelledEpisodes:
                 )
 
     @property
+    def has_points(self) -> bool:
+        """Whether tool, object and goal are known."""
+        return self.points[0].shape[1] > 0
+
+    @property
     def num_transitions(self) -> int:
         return sum(len(latents) for latents in self.latents)
 
     def transitions(self) -> Transitions:
-        """Every transition in order; the command before the first one is the first posture."""
-        previous = [np.concatenate([q[:1], a[:-2]]) for q, a in zip(self.joints, self.commands, strict=True)]
+        """Every transition in order. The command before the first one is the first posture; where states are other
+        numbers, it is the first command itself."""
+        firsts = self.joints if self.states_are_joints else self.commands
+        previous = [np.concatenate([q[:1], a[:-2]]) for q, a in zip(firsts, self.commands, strict=True)]
         episode = [np.full(len(z), index) for index, z in enumerate(self.latents)]
         return Transitions(
             command_MJ=_stack(a[:-1] for a in self.commands),
@@ -101,7 +112,8 @@ class LabelledEpisodes:
     def take(self, episodes: Sequence[int]) -> LabelledEpisodes:
         """The episodes at these positions."""
         columns = (self.frames, self.joints, self.commands, self.points, self.latents, self.tasks)
-        return LabelledEpisodes(*([column[i] for i in episodes] for column in columns))  # type: ignore[arg-type]
+        taken = ([column[i] for i in episodes] for column in columns)
+        return LabelledEpisodes(*taken, self.states_are_joints)  # type: ignore[arg-type]
 
 
 def _stack(rows) -> Tensor:

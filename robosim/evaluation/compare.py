@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from robosim_datasets.clip_store import ClipStore
+from robosim_datasets.splits import check_positions
 
 from robosim.checkpoint import atomic_write_json, prepare_folder
 from robosim.errors import DatasetError
@@ -64,11 +65,12 @@ def compare(config: CompareConfig, run: Path, device: str = "cpu") -> dict[str, 
 
     Writes compare.json (all figures, and a table of the episodes), `<task>_{physics,learned,random}.npz`
     (`RolloutSet`s; frames of the first `kept_episodes`) and `<task>_replay.npz` (true and predicted frames).
-    Raises `DatasetError` when no held-out episode is long enough to replay, `CheckpointError` when a model or
-    policy is missing.
+    Raises `DatasetError` when no held-out episode is long enough to replay or the data have no positions,
+    `CheckpointError` when a model or policy is missing.
     """
-    out = prepare_folder(run / "compare")
     store = ClipStore(run / "clips")
+    check_positions(store, "compare")
+    out = prepare_folder(run / "compare")
     jobs = _jobs(config, store)
     cores = os.cpu_count() or 1
     workers = min(config.workers or cores, len(jobs))

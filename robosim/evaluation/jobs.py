@@ -136,8 +136,10 @@ class Simulators:
         """The judge's distances [N,T] on video uint8 [N,T,H,W,3], the goal read once, from the first frames."""
         readings = self.read(frames)
         held = [replace(reading, goal=readings[0].goal) for reading in readings]
+        judge = self.bundle.judge
+        assert judge is not None  # compare refuses data without positions
         with torch.no_grad():
-            return torch.stack([self.bundle.judge.distance(r, task) for r in held], dim=1).cpu().numpy()
+            return torch.stack([judge.distance(r, task) for r in held], dim=1).cpu().numpy()
 
     def read(self, frames: np.ndarray) -> list[ProbeReading]:
         """What the probe reads off video uint8 [N,T,H,W,3]: T readings of N rows."""

@@ -130,8 +130,9 @@ def _check_fit(simulator: Simulator, folder: Path) -> None:
         )
     if bundle is None:
         return
-    sizes = bundle.adapter.config
-    if (sizes.latent_size, sizes.num_joints) != (world.latent_dim, spec.robot.num_joints):
+    adapter = bundle.adapter
+    sizes = (adapter.config.latent_size, adapter.config.num_joints, len(adapter.joints_mean))
+    if sizes != (world.latent_dim, spec.robot.num_joints, len(spec.state_columns)):
         raise CheckpointError(
             f"the adapter of {folder} doesn't fit its latent actions or its arm; run: robosim adapt out={folder}"
         )

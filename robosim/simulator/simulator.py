@@ -9,13 +9,14 @@
 
 Everything here is one arm at a time. `Simulator.env` gives many rows of a task as a Gymnasium environment.
 
-Legend of shape suffixes: J joints, A latent action dimensions, a leading 1 for the one row.
+Legend of shape suffixes: J joints (numbers of a command), S numbers of a state (joints, or others in imported data),
+A latent action dimensions, a leading 1 for the one row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,12 @@ class Observation:
     frame: np.ndarray
     """uint8 [S, S, 3]"""
     joints: np.ndarray
-    """float32 [J]: rad, gripper 0 (closed) … 1 (open)"""
+    """float32 [S]: rad, gripper 0 (closed) … 1 (open); imported data keep their own numbers and units"""
     command: np.ndarray
-    """float32 [J]: what the arm was told last, in the same units"""
+    """float32 [J]: what the arm was told last, in the same units, or as the spec's action kind says"""
     tool: np.ndarray
-    """float32 [3]: the tool's tip as the probe reads it off the frame, metres"""
+    """float32 [3]: the tool's tip as the probe reads it off the frame, metres; NaN, as object and goal, where the
+    labels knew no positions"""
     object: np.ndarray
     """float32 [3]: the object's centre, metres"""
     goal: np.ndarray
@@ -62,7 +64,7 @@ class Moment:
     latent_1A: Tensor
     tokens_1N: Tensor
     generator: Tensor
-    joints_1J: Tensor
+    joints_1S: Tensor
     command_1J: Tensor
     observation: Observation
 
@@ -72,7 +74,7 @@ class Snapshot:
     """All of a simulator's state at one moment, for `Simulator.restore`; restoring doesn't change it."""
 
     rollout: RolloutState
-    joints_1J: Tensor
+    joints_1S: Tensor
     command_1J: Tensor
     goal_13: Tensor
     observation: Observation
@@ -84,7 +86,7 @@ class Snapshot:
 
 
 class Simulator:
-    """A learned arm, driven by joint commands (`step`) or by its playable latent actions (`press`).
+    """A learned arm, driven by commands (`step`) or by its playable latent actions (`press`).
 
     Video alone teaches no joints: without an adapter `press` works, and `step` says what to run.
     """
@@ -114,11 +116,27 @@ class Simulator:
 
     @property
     def joint_names(self) -> tuple[str, ...]:
+        """Names of the J numbers of a command."""
         return self.spec.robot.joint_names
 
     @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the S numbers of a state."""
+        return self.spec.state_columns
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether commands are targets of the joints that `Observation.joints` shows; never without an adapter."""
+        return self.bundle is not None and self.bundle.adapter.drives_joints
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether a task distance can be read off the frame."""
+        return self.bundle is not None and self.bundle.judge is not None
+
+    @property
     def limits(self) -> tuple[np.ndarray, np.ndarray]:
-        """The joints' lower and upper limits, float32 [J] each (rad, gripper 0…1)."""
+        """The commands' lower and upper limits, float32 [J] each (rad, gripper 0…1)."""
         robot = self.spec.robot
         return np.array(robot.lower, np.float32), np.array(robot.upper, np.float32)
 
@@ -158,7 +176,7 @@ class Simulator:
     ) -> Observation:
         """Start from a picture: a path, PIL image or uint8 array of any size; None takes one of `starts` by the seed.
 
-        `joints` [J] are the arm's (rad, gripper 0…1); by default the probe reads them off the picture. The seed also
+        `joints` [S] are the arm's (rad, gripper 0…1); by default the probe reads them off the picture. The seed also
         decides the noise of all that follows. Raises `PictureError` for a file that can't be read.
         """
         if picture is None:
@@ -176,27 +194,32 @@ class Simulator:
     ) -> Observation:
         """Start from a context of frames uint8 [C, S, S, 3], the last being the present.
 
-        `joints` [J] as in `reset`; `previous_command` [J] is what the arm was told last (default: to stay).
+        `joints` [S] as in `reset`; `previous_command` [J] is what the arm was told last (default: to stay).
         """
         self._check_frames(frames)
         context = torch.from_numpy(np.array(frames))[None]
         self._rollout = self.world.start(context, generators=seeded_generators([seed]))
         reading = self._read()
         self._goal = reading.goal
-        self._joints = reading.joints if joints is None else self._row(joints, "joints")
-        told = self._joints if previous_command is None else self._row(previous_command, "previous_command")
-        self._command, self._latent = told, None
+        self._joints = reading.joints if joints is None else self._row(joints, "joints", self.state_names)
+        self._latent = None
+        if previous_command is not None:
+            self._command = self._row(previous_command, "previous_command", self.joint_names)
+        elif self.bundle is not None:
+            self._command = self.bundle.adapter.first_command(self._joints)
+        else:
+            self._command = torch.full((1, len(self.joint_names)), torch.nan)
         return self._observe(reading)
 
     def step(self, command: np.ndarray) -> Observation:
-        """One control period (0.1 s) under a joint command [J] (rad, gripper 0…1), held to the joints' limits.
+        """One control period (0.1 s) under a command [J] (joints in rad, gripper 0…1), held to the limits.
 
         Raises `UnsupportedError` where no adapter was fitted, `ValueError` for a command of another shape.
         """
         adapter = self._adapted().adapter
         self._started()
         low, high = map(torch.from_numpy, self.limits)
-        command_1J = self._row(command, "command").clamp(low, high)
+        command_1J = self._row(command, "command", self.joint_names).clamp(low, high)
         latent_1A = adapter.command_to_latent(command_1J, self._command, self._joints)
         return self._advance(latent_1A, command_1J)
 
@@ -232,7 +255,7 @@ class Simulator:
     def restore(self, snapshot: Snapshot) -> Observation:
         """Go back to a snapshot; what followed it follows again, bit for bit, under the same commands."""
         self._rollout = snapshot.rollout.copy()
-        self._joints, self._command = snapshot.joints_1J, snapshot.command_1J
+        self._joints, self._command = snapshot.joints_1S, snapshot.command_1J
         self._goal, self._observation, self._latent = snapshot.goal_13, snapshot.observation, None
         return self._observation
 
@@ -252,20 +275,30 @@ class Simulator:
         with torch.no_grad():
             self.world.take_known(rollout, moment.tokens_1N, moment.latent_1A)
         rollout.generators[0].set_state(moment.generator)
-        self._latent, self._joints, self._command = moment.latent_1A, moment.joints_1J, moment.command_1J
+        self._latent, self._joints, self._command = moment.latent_1A, moment.joints_1S, moment.command_1J
         self._observation = moment.observation
         return self._observation
 
     def env(self, task: str, num_envs: int = 1, **options: Any) -> LearnedEnv:
-        """Rows of one task as a Gymnasium vector environment; `options` are those of `LearnedEnv`."""
+        """Rows of one task as a Gymnasium vector environment, with the one camera that was learned; `options` are
+        those of `LearnedEnv`."""
         bundle = self._adapted()
         parts = {"adapter": bundle.adapter, "probe": bundle.probe, "judge": bundle.judge}
         options = {"start_frames": self.starts[:, None], **parts, **options}
-        return LearnedEnv(self.world, self.spec, task, num_envs=num_envs, **options)
+        spec = replace(self.spec, cameras=self.spec.cameras[:1])
+        return LearnedEnv(self.world, spec, task, num_envs=num_envs, **options)
 
     def task_distance(self, task: str) -> float:
-        """Distance that decides a task, metres, as the judge reads it off the frame now."""
+        """Distance that decides a task, metres, as the judge reads it off the frame now.
+
+        Raises `UnsupportedError` where nothing can be judged (see `has_tasks`).
+        """
         judge, seen = self._adapted().judge, self.observation
+        if judge is None:
+            raise UnsupportedError(
+                f"{self.name} was learned from recordings without positions of tool, object and goal, so that no task "
+                "can be judged in it; robosim collect records them"
+            )
         places = (torch.from_numpy(place)[None] for place in (seen.tool, seen.object, seen.goal))
         reading = ProbeReading(torch.from_numpy(seen.joints)[None], *places)
         return float(judge.distance(reading, self.spec.task(task)))
@@ -286,7 +319,7 @@ class Simulator:
         reading = self._read()
         if self.bundle is not None:
             moved = self.bundle.adapter.predict_joints(command_1J, self._command, self._joints)
-            self._joints = corrected(moved, reading.joints)
+            self._joints = corrected(moved, reading)
         self._latent, self._command = latent_1A, command_1J
         return self._observe(reading)
 
@@ -295,7 +328,7 @@ class Simulator:
         if self.bundle is not None:
             return self.bundle.probe.read(frames)
         unknown = torch.full((1, 3), torch.nan)
-        return ProbeReading(torch.full((1, len(self.joint_names)), torch.nan), unknown, unknown, unknown)
+        return ProbeReading(torch.full((1, len(self.state_names)), torch.nan), unknown, unknown, unknown)
 
     def _observe(self, reading: ProbeReading) -> Observation:
         frame = to_uint8(self._started().frames[0]).cpu().numpy()
@@ -311,16 +344,16 @@ class Simulator:
     def _adapted(self) -> AdapterBundle:
         if self.bundle is None:
             raise UnsupportedError(
-                f"{self.name} was learned from video alone and knows no joint commands; fit an adapter with: "
+                f"{self.name} was learned from video alone and knows no commands; fit an adapter with: "
                 f"robosim adapt out=<the run folder> (press works without)"
             )
         return self.bundle
 
-    def _row(self, values: np.ndarray, name: str) -> Tensor:
+    def _row(self, values: np.ndarray, name: str, columns: tuple[str, ...]) -> Tensor:
         row = torch.from_numpy(np.array(values, dtype=np.float32))
-        if row.shape != (len(self.joint_names),) or not row.isfinite().all():
+        if row.shape != (len(columns),) or not row.isfinite().all():
             raise ValueError(
-                f"{name} must be {len(self.joint_names)} finite numbers ({', '.join(self.joint_names)}), "
+                f"{name} must be {len(columns)} finite numbers ({', '.join(columns)}), "
                 f"got {np.asarray(values).tolist()}"
             )
         return row[None]

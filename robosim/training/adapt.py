@@ -1,6 +1,7 @@
 """The stage that ties the learned simulator to a robot: at most `labels` transitions with commands and states.
 
-Everything else it reads is video: frames, tokens and the latent actions inferred from them.
+Everything else it reads is video: frames, tokens and the latent actions inferred from them. Recordings from elsewhere
+may have no positions, and states that aren't joints or none; there is then no judge (see `robosim.adapter`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from robosim_datasets.clip_store import ClipStore
-from robosim_datasets.splits import count_transitions, label_budget
+from robosim_datasets.splits import check_commands, count_transitions, label_budget
 from torch import Tensor
 
 from robosim.adapter import FitConfig, LabelledEpisodes, evaluate_adapter, fit_adapter, save_adapter
 from robosim.adapter.fit import ForwardKinematics, probe_figures, read_all
 from robosim.errors import ConfigError, DatasetError, UnsupportedError
-from robosim.spec import EnvSpec
+from robosim.spec import LABELS, EnvSpec
 from robosim.world_model.latent_action import BOUND
 from robosim.world_model.tokenizer import Tokenizer
 from robosim.world_model.world import load_tokenizer
@@ -41,17 +42,19 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
 
     Besides `labels` and `episodes`, the figures are those of `evaluate_adapter` on validation episodes; under
     `decoded` the probe's on the same frames as the tokenizer gives them back, which is what it meets at play; under
-    `left_out` the errors on left-out episodes of the labels. Raises `DatasetError` without validation episodes.
+    `left_out` the errors on left-out episodes of the labels. Raises `DatasetError` without commands or validation
+    episodes.
     """
     store = ClipStore(run / "clips")
     if config.labels < 1 or config.video_frames < 1:
         raise ConfigError(
             f"labels ({config.labels}) and video_frames ({config.video_frames}) must be at least 1"
         )
+    check_commands(store, config.labels)
     held_out = store.select(split="val")
     if not held_out:
         raise DatasetError(
-            f"{store.path} has no val episode to measure the adapter on; collect again with some"
+            f"{store.path} has no val episode to measure the adapter on; collect or import again with some"
         )
     chosen = label_budget(store, config.labels, seed=seed)
     tokenizer = load_tokenizer(run / "tokenizer").to(device).eval()
@@ -64,9 +67,10 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
 
     spread = np.linspace(0, len(held_out) - 1, min(HELD_OUT_EPISODES, len(held_out))).astype(int)
     judged = labelled_episodes(store, [held_out[i] for i in spread])
-    kinematics = forward_kinematics(store.spec)
+    kinematics = forward_kinematics(store.spec) if judged.has_points else None
     figures = evaluate_adapter(bundle, judged, store.spec, kinematics, seed)
-    figures["tool_by"] = "regression on joints" if kinematics is None else "the arm's own kinematics"
+    if judged.has_points:
+        figures["tool_by"] = "regression on joints" if kinematics is None else "the arm's own kinematics"
     seen = np.concatenate(
         [decoded_frames(store, tokenizer, episode_rows(store, held_out[i]), device) for i in spread]
     )
@@ -76,10 +80,15 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
 
 
 def labelled_episodes(store: ClipStore, episodes: list[int]) -> LabelledEpisodes:
-    """Whole episodes with their labels."""
-    rows = [episode_rows(store, episode) for episode in episodes]
+    """Whole episodes with their labels; those that the store doesn't have are [T, 0]."""
+    spec, rows = store.spec, [episode_rows(store, episode) for episode in episodes]
+
+    def column(name: str) -> list[np.ndarray]:
+        there = name in spec.labels or name not in LABELS
+        return [store.column(name)[r] if there else np.zeros((len(r), 0), np.float32) for r in rows]
+
     columns = ("state", "action", "environment_state", "latent_action")
-    joints, commands, points, latents = ([store.column(name)[r] for r in rows] for name in columns)
+    joints, commands, points, latents = map(column, columns)
     return LabelledEpisodes(
         frames=[np.array(store.frames(episode)) for episode in episodes],
         joints=joints,
@@ -87,6 +96,7 @@ def labelled_episodes(store: ClipStore, episodes: list[int]) -> LabelledEpisodes
         points=points,
         latents=[latent[:-1] for latent in latents],
         tasks=[store.episodes[episode].task for episode in episodes],
+        states_are_joints=spec.action_kind == "joint_position" and spec.state_columns == spec.action_columns,
     )
 
 

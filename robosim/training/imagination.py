@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from robosim_datasets.clip_store import ClipStore
+from robosim_datasets.splits import check_positions
 from torch import Tensor
 
 from robosim.checkpoint import (
@@ -71,8 +73,10 @@ def pretrain(config: PretrainConfig, run: Path, device: str = "cpu") -> dict[str
     """Train a policy for each task from the run's clips, learned simulator and adapter.
 
     Writes `run/policy/<task>/pretrained_model`, a LeRobot checkpoint. An interrupted call goes on where it was when
-    it is made again with the same configuration and inputs. Returns the figures of each task.
+    it is made again with the same configuration and inputs. Returns the figures of each task. Raises `DatasetError`
+    where the run's video has no positions: nothing could be improved.
     """
+    check_positions(ClipStore(run / "clips"), "pretrain")
     figures = {}
     for number, task in enumerate(config.tasks):
         own = replace(config, seed=config.seed + 1000 * number)

@@ -23,6 +23,7 @@ class LearnedTask:
     def __init__(self, run: Path, task: str, device: str = "cpu") -> None:
         self.clips = ClipStore(run / "clips")
         self.spec, self.task = self.clips.spec, self.clips.spec.task(task)
+        self.spec = replace(self.spec, cameras=self.spec.cameras[:1])  # the one that was learned
         self.world, self.bundle = WorldModel.load(run, device), load_adapter(run / "adapter")
 
     def env(

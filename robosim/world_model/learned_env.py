@@ -32,9 +32,12 @@ class LearnedEnv(ArmVectorEnv):
     policies. Comparing always goes through commands, the deployed path.
 
     Reset options, beside `reset_mask`: `frames` uint8 [N, C, H, W, 3], the context each row starts from (a dataset
-    frame, a photo, a sketch), the last being the present; `agent_pos` [N, J], the joints at that moment (default:
+    frame, a photo, a sketch), the last being the present; `agent_pos` [N, S], the joints at that moment (default:
     the probe's reading); `previous_command` [N, J], what the arm was told last (default: to stay where it is).
     Without `frames` a row starts from one of `start_frames`, chosen by its seed.
+
+    Imported data know no positions. Without a judge nothing is a success, the reward is 0, and episodes last until
+    their task's horizon; the task distance is infinite, the places are NaN.
     """
 
     reset_options: ClassVar[tuple[str, ...]] = (
@@ -51,14 +54,14 @@ class LearnedEnv(ArmVectorEnv):
         task: str,
         adapter: CommandAdapter,
         probe: FrameProbe,
-        judge: SuccessJudge,
+        judge: SuccessJudge | None,
         num_envs: int = 1,
         start_frames: np.ndarray | None = None,
         start_agent_pos: np.ndarray | None = None,
         action_mode: Literal["command", "latent"] = "command",
         seed: int | None = None,
     ) -> None:
-        """`start_frames` uint8 [E, C, H, W, 3] and `start_agent_pos` [E, J]: held-out contexts to start from.
+        """`start_frames` uint8 [E, C, H, W, 3] and `start_agent_pos` [E, S]: held-out contexts to start from.
 
         Raises `ValueError` where the spec doesn't fit the world model.
         """
@@ -76,8 +79,8 @@ class LearnedEnv(ArmVectorEnv):
             self.single_action_space = spaces.Box(-BOUND, BOUND, (world.latent_dim,), np.float32)
             self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: RolloutState | None = None
-        joints = spec.robot.num_joints
-        self._joints, self._command = torch.zeros(num_envs, joints), torch.zeros(num_envs, joints)
+        self._joints = torch.zeros(num_envs, len(spec.state_columns))
+        self._command = torch.zeros(num_envs, spec.robot.num_joints)
         self._goal = torch.zeros(num_envs, 3)
 
     def _start_rows(self, rows: np.ndarray, seeds: list[int], options: Mapping[str, Any]) -> None:
@@ -87,7 +90,8 @@ class LearnedEnv(ArmVectorEnv):
         index = torch.from_numpy(rows)
         self._joints[index] = reading.joints.cpu() if joints is None else joints
         told = options.get("previous_command")
-        self._command[index] = self._joints[index] if told is None else rows_of(told, rows)
+        first = self.adapter.first_command(self._joints[index]) if told is None else rows_of(told, rows)
+        self._command[index] = first
         self._goal[index] = reading.goal.cpu()
         if self._state is None:
             self._state = state
@@ -152,21 +156,28 @@ class LearnedEnv(ArmVectorEnv):
         begun = torch.from_numpy(self._elapsed[rows] > 0)[:, None]
         # At the start the joints are known, or already the probe's.
         joints = self._joints[index]
-        self._joints[index] = torch.where(begun, corrected(joints, reading.joints.cpu()), joints)
+        self._joints[index] = torch.where(begun, corrected(joints, reading), joints)
         goal = self._goal[index]
         reading = ProbeReading(reading.joints, reading.tool, reading.object, goal.to(reading.tool.device))
         self._pixels[self.env_spec.cameras[0]][rows] = frames.cpu().numpy()
         self._agent_pos[rows] = self._joints[index].numpy()
-        self._distance[rows] = self.judge.distance(reading, self.task_spec).cpu().numpy()
+        if self.judge is None:
+            self._distance[rows] = np.inf
+        else:
+            self._distance[rows] = self.judge.distance(reading, self.task_spec).cpu().numpy()
         for name, place in (("tool", reading.tool), ("object", reading.object), ("goal", goal)):
             self._places[name][rows] = place.cpu().numpy()
 
 
-def corrected(joints: Tensor, seen: Tensor) -> Tensor:
-    """The joints [N, J] that the adapter predicted, moved a little towards those that the probe has seen."""
-    return joints + JOINT_CORRECTION * (seen - joints)
+def corrected(joints: Tensor, reading: ProbeReading) -> Tensor:
+    """The joints [N, S] that the adapter predicted, moved a little towards those that the probe has seen, as far as it
+    can be believed: pulled to a guess, an arm would creep that is told to stay."""
+    seen = reading.joints.cpu()
+    if reading.trust is None:
+        return joints + JOINT_CORRECTION * (seen - joints)
+    return joints + JOINT_CORRECTION * reading.trust.cpu() * (seen - joints)
 
 
 def rows_of(values: Any, rows: np.ndarray) -> Tensor:
-    """`rows` of an array [N, J], as float32 [R, J]."""
+    """`rows` of an array [N, …], as float32 [R, …]."""
     return torch.from_numpy(np.asarray(values, dtype=np.float32)[rows])

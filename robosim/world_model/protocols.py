@@ -19,28 +19,35 @@ class ProbeReading:
     """What a probe reads off N frames. Positions are in metres in the world frame."""
 
     joints: Tensor
-    """float32 [N, J]: rad, gripper 0 (closed) … 1 (open)."""
+    """float32 [N, S]: rad, gripper 0 (closed) … 1 (open), or the numbers of a state in imported data."""
     tool: Tensor
-    """float32 [N, 3]: tip of the tool."""
+    """float32 [N, 3]: tip of the tool. All three places are NaN where the labels have no positions."""
     object: Tensor
     """float32 [N, 3]: centre of the object."""
     goal: Tensor
     """float32 [N, 3]: the marker."""
+    trust: Tensor | None = None
+    """float32 [S], 0 … 1: how far each of the joints may be believed; None: all of them wholly."""
 
 
 class CommandAdapter(Protocol):
-    """Joint commands ↔ latent actions. Commands are absolute targets, latent actions are motions."""
+    """Commands ↔ latent actions, beside the joints (or another state). Commands are absolute targets of the joints, or
+    motions; latent actions are motions."""
 
     def command_to_latent(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """All arguments float32 [N, J]; returns the latent action [N, A]."""
+        """Commands float32 [N, J], `joints` [N, S]; returns the latent action [N, A]."""
         ...
 
     def latent_to_command(self, latent: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """`latent` float32 [N, A], the others [N, J]; returns the command [N, J]."""
+        """`latent` float32 [N, A], the others as above; returns the command [N, J]."""
         ...
 
     def predict_joints(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """Joints [N, J] one control period after `command` is sent at `joints`."""
+        """Joints [N, S] one control period after `command` is sent at `joints`."""
+        ...
+
+    def first_command(self, joints: Tensor) -> Tensor:
+        """What stands for the command [N, J] before an episode's first one, at `joints` [N, S]."""
         ...
 
 

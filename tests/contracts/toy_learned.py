@@ -30,6 +30,9 @@ class ToyAdapter:
     def predict_joints(self, command, previous_command, joints):
         return joints + 0.9 * (command - joints)
 
+    def first_command(self, joints):
+        return joints
+
 
 class ToyProbe:
     """Joints as a constant; positions from the brightness of the picture's thirds."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rerun.chunk import RrdReader
+from robosim_datasets.checks.command import check_dataset
 from robosim_datasets.lerobot_io import load_episode, open_dataset
-from robosim_datasets.validate import check_dataset
 
 from robosim.simulator import Simulator
 from robosim.viewer.play import play_recording

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from robosim.spec import EnvSpec, RobotSpec, TaskSpec
+from robosim.world_model.learned_env import JOINT_CORRECTION, corrected
+from robosim.world_model.protocols import ProbeReading
 from tests.contracts.toy_learned import ToyAdapter, ToyProbe, make_toy_env
 
 ROBOT = RobotSpec("arm", tuple("abcdef"), ("rad",) * 6, (-1.0,) * 6, (1.0,) * 6)
@@ -76,6 +78,27 @@ def test_command_and_latent_modes_take_the_same_path():
     assert np.array_equal(a["pixels"]["front"], b["pixels"]["front"])
     assert np.allclose(a["agent_pos"], b["agent_pos"])
     assert latent_env.action_space.shape == (2, 5)
+
+
+def test_joints_move_towards_a_reading_as_far_as_it_is_believed():
+    joints, seen, place = torch.zeros(1, 3), torch.ones(1, 3), torch.zeros(1, 3)
+    moved = corrected(joints, ProbeReading(seen, place, place, place))
+    assert torch.equal(moved, torch.full((1, 3), JOINT_CORRECTION))
+    reading = ProbeReading(seen, place, place, place, trust=torch.tensor([0.0, 0.5, 1.0]))
+    assert torch.allclose(corrected(joints, reading), moved * torch.tensor([0.0, 0.5, 1.0]))
+
+
+def test_without_a_judge_nothing_succeeds_and_the_horizon_truncates():
+    env = make_toy_env(SPEC, 2)
+    env = type(env)(
+        env.world, SPEC, "reach", ToyAdapter(), ToyProbe(6), None, 2, start_frames=env.start_frames
+    )
+    _, info = env.reset(seed=0)
+    for step in range(12):
+        assert np.isinf(info["task_distance"]).all() and not env._truncated.any(), step
+        _, reward, terminated, truncated, info = env.step(np.zeros((2, 6)))
+        assert np.array_equal(reward, [0, 0]) and not terminated.any()
+    assert truncated.all()
 
 
 def test_the_goal_is_read_once_at_the_reset():

@@ -149,7 +149,7 @@ class Page:
         self._joints: list[tuple[ui.slider, ui.label, ui.label]] = []
         if not self.session.has_commands:
             with card("Joints"):
-                ui.label("This run has no adapter yet, so joint commands mean nothing to it.").classes("hint")
+                ui.label(f"Only latent actions move this arm: {self.session.no_commands}.").classes("hint")
             return
         with card("Joints"), ui.element("div").classes("joints"):
             for text in ("", "", "command", "arm", ""):

@@ -58,7 +58,7 @@ class Seen:
 
     observation: Observation
     distance: float
-    """Task distance in the learned simulator, metres."""
+    """Task distance in the learned simulator, metres; NaN where nothing is judged."""
     twin: TwinMoment | None
 
 
@@ -67,7 +67,9 @@ class PlayRecording:
 
     def __init__(self, out: Path, spec: EnvSpec, simulator: str) -> None:
         """Raises `OutputError` where `out` can't be written."""
-        spec = replace(spec, cameras=spec.cameras[:1])  # the learned simulator shows one
+        # The learned simulator shows one camera, and judges only what had positions.
+        labels = spec.labels if "environment_state" in spec.labels else ("state", "action")
+        spec = replace(spec, cameras=spec.cameras[:1], labels=labels)
         self.folder = _new_folder(out)
         self._lock = _lock(self.folder)
         self._origin: Origin | None = None
@@ -206,21 +208,23 @@ def _columns(rows: list[Seen], origin: Origin) -> dict[str, np.ndarray]:
 
 
 def _episode(stretch: dict[str, np.ndarray], spec: EnvSpec) -> Episode:
-    """A stretch as an episode of the dataset; reward and success are the judge's."""
+    """A stretch as an episode of the dataset; reward and success are the judge's, where there is one."""
     _, task, seed = stretch["origin"].tolist()
     about = spec.task(task)
+    judged = "environment_state" in spec.labels
     distance = stretch["distance"]
     rule = SuccessRule(about.success_distance, 1)
     # Row t is the outcome of arriving at frame t, so the start can't be a success; one that was reached stays.
     held = [False, *(bool(rule.update(value[None])[0]) for value in distance[1:])]
     success = np.logical_or.accumulate(held)
     arrived = np.diff(success.astype(np.float32), prepend=0.0)
+    reward = -np.diff(distance, prepend=distance[0]) + arrived if judged else np.zeros(len(distance))
     return Episode(
         frames={spec.cameras[0]: stretch["frames"]},
         state=stretch["state"],
         action=stretch["action"],
-        environment_state=stretch["places"],
-        reward=(-np.diff(distance, prepend=distance[0]) + arrived).astype(np.float32),
+        environment_state=stretch["places"] if judged else stretch["places"][:, :0],
+        reward=reward.astype(np.float32),
         success=success,
         task=task,
         instruction=about.instruction,

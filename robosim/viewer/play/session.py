@@ -40,7 +40,7 @@ class View:
     twin: np.ndarray | None
     """uint8 [S, S, 3]: MuJoCo under the same commands, where the start was a MuJoCo state"""
     joints: np.ndarray
-    """float32 [J]: rad, gripper 0…1; NaN without an adapter"""
+    """float32 [S]: the joints, rad, gripper 0…1 (imported data: a state in their units); NaN without an adapter"""
     command: np.ndarray
     """float32 [J]: what the arm was told last, in the same units; NaN without an adapter"""
     step: int
@@ -69,9 +69,11 @@ class PlaySession:
         self.low, self.high = simulator.limits
         self.units: list[str] = list(spec.robot.joint_units)
         self.num_codes: int = len(simulator.playable)
-        self.has_commands: bool = simulator.bundle is not None
-        """Whether `command` works; without an adapter only `press` does."""
-        self.tasks: list[str] = physics_tasks(spec) if self.has_commands else []
+        self.has_commands: bool = simulator.has_targets
+        """Whether `command` works: a slider aims at a joint's target. Else only `press` does."""
+        self.no_commands: str = "" if self.has_commands else why_no_commands(simulator)
+        """Why it doesn't, as part of a sentence."""
+        self.tasks: list[str] = physics_tasks(spec) if simulator.has_tasks else []
         """Tasks that `start_from_physics` takes; empty where MuJoCo is missing."""
         self.episodes: list[StartEpisode] = list_episodes(simulator)
         self._twins: dict[str, Twin] = {}
@@ -146,8 +148,9 @@ class PlaySession:
         A command further away than the adapter knows is approached in steps: `View.command` is what the arm was
         told, and the page may send `values` again until they are equal.
         """
-        with sentences():
-            reach = self._simulator.largest_step
+        if not self.has_commands:
+            raise PlayError(f"only latent actions move this arm: {self.no_commands}")
+        reach = self._simulator.largest_step
         values = np.asarray(values, np.float32)
         if values.shape != self.low.shape or not np.isfinite(values).all():
             raise PlayError(f"a command is {len(self.low)} numbers, one a joint, not {values.tolist()}")
@@ -192,9 +195,7 @@ class PlaySession:
         if self._recording is not None:
             raise PlayError("a recording is running already; stop it first")
         if not self.has_commands:
-            raise PlayError(
-                "a recording needs joint commands, and this simulator was learned from video alone; run robosim adapt"
-            )
+            raise PlayError(f"a recording needs joint commands, and {self.no_commands}")
         with sentences():
             self._recording = PlayRecording(self._out, self._simulator.spec, self._simulator.name)
         self._new_episode()
@@ -276,12 +277,22 @@ class PlaySession:
         if entry.step == 0 and entry.twin is not None:
             # The start is MuJoCo's: its places are known, and `robosim replay` finds the things by them.
             observation = replace(observation, **entry.twin.places)
-        return Seen(observation, self._simulator.task_distance(origin.task), entry.twin)
+        judged = self._simulator.has_tasks
+        distance = self._simulator.task_distance(origin.task) if judged else float("nan")
+        return Seen(observation, distance, entry.twin)
 
     def _new_episode(self) -> None:
         if self._recording is not None:
             with sentences():
                 self._recording.new_episode(self._history.origin, self._seen())
+
+
+def why_no_commands(simulator: Simulator) -> str:
+    """Why there is no joint to aim at."""
+    if simulator.bundle is None:
+        return "this simulator was learned from video alone; run robosim adapt"
+    kind = simulator.spec.action_kind
+    return f"the commands of this run ({kind}) are no targets of joints that its states show"
 
 
 @contextmanager
