@@ -1,8 +1,9 @@
 """The files of a clip store, one at a time: written whole, checked when read.
 
 A shard holds one contiguous dataset "frames", uint8 [N, H, W, 3]; a column one dataset "values" with its
-provenance and a SHA-256 in the attributes. Contiguous HDF5 is also a plain array at a known offset, so frames
-are read through a memory map: processes share one copy, and what isn't read isn't loaded.
+provenance in the attributes, and before all of it the SHA-256 of the file, as nobody else keeps one. Contiguous
+HDF5 is also a plain array at a known offset, so frames are read through a memory map: processes share one copy, and
+what isn't read isn't loaded.
 """
 
 from __future__ import annotations
@@ -11,18 +12,50 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from robosim.checkpoint import file_hash, json_hash, prepare_folder, replace_atomically
+from robosim.checkpoint import (
+    atomic_write_json,
+    file_hash,
+    json_hash,
+    prepare_folder,
+    replace_atomically,
+)
 from robosim.errors import DatasetError
 from robosim_datasets.folders import write_errors
 
 FORMAT = 1
 INDEX = "index.json"
+
+SEAL_BYTES = 512
+"""Size of the block before a column's HDF5 content, the smallest that HDF5 allows."""
+
+HDF5_MARK = b"\x89HDF"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A clip store that a mixture takes its frames from. Its episodes follow those of the parts before."""
+
+    name: str
+    path: str
+    """Of its folder, relative to the mixture's."""
+    source: str
+    """Hash of the dataset that it was decoded from."""
+    episodes: int
+    weight: float | None
+    """Share of the clips, of the sum of all parts'; None: every clip of the mixture is equally likely."""
+
+
+def write_index(store: Path, index: dict[str, Any]) -> None:
+    """Write `index.json` with its own checksum, last of all files."""
+    index = json.loads(json.dumps({"format": FORMAT, **index}))
+    atomic_write_json(store / INDEX, index | {"sha256": json_hash(index)})
 
 
 def read_index(store: Path) -> dict[str, Any]:
@@ -38,7 +71,27 @@ def read_index(store: Path) -> dict[str, Any]:
     missing = {"spec", "source", "episodes", "shards"} - set(index)
     if missing:
         raise damage(store, INDEX, f"has no {', '.join(sorted(missing))}")
+    # Stores of the first versions have no checksum here.
+    if (written := index.pop("sha256", None)) is not None and written != json_hash(index):
+        raise damage(store, INDEX, "was changed since it was written")
     return index
+
+
+def check_part(store: Path, part: Part, shards: list[dict[str, Any]]) -> None:
+    """Raise `DatasetError` when a part of the mixture `store` isn't there as it was when `shards` were noted."""
+    again = "restore it, or mix again: robosim train data=[…] resume=false"
+    try:
+        index = read_index((store / part.path).resolve())
+    except DatasetError as error:
+        raise DatasetError(
+            f"{part.name}, a part of the mixture {store}, can't be read ({error}); {again}"
+        ) from error
+    there = {(shard["file"], shard["sha256"]) for shard in index["shards"]}
+    noted = {(shard["file"].removeprefix(f"{part.path}/"), shard["sha256"]) for shard in shards}
+    if index["source"] != part.source or not noted <= there:
+        raise DatasetError(
+            f"{part.name}, a part of the mixture {store}, was changed since it was mixed; {again}"
+        )
 
 
 def damage(store: Path, name: str, what: str) -> DatasetError:
@@ -71,27 +124,37 @@ def shard_entry(path: Path, store: Path, camera: str, first_frame: int, frames: 
 
 def check_shard(store: Path, shard: dict[str, Any], thorough: bool) -> None:
     """Raise `DatasetError` when a shard is missing or of another size, and if `thorough` of another hash."""
-    path = store / shard["file"]
+    store, name = _owner(store, shard)
+    path = store / name
     if not path.is_file():
-        raise damage(store, shard["file"], "is missing")
+        raise damage(store, name, "is missing")
     if path.stat().st_size != shard["bytes"]:
-        raise damage(store, shard["file"], f"has {path.stat().st_size} bytes, written {shard['bytes']}")
+        raise damage(store, name, f"has {path.stat().st_size} bytes, written {shard['bytes']}")
     if thorough and file_hash(path) != shard["sha256"]:
-        raise damage(store, shard["file"], "was changed since it was written")
+        raise damage(store, name, "was changed since it was written")
 
 
 def map_shard(store: Path, shard: dict[str, Any], size: int) -> np.ndarray:
     """A shard's frames as a read-only view of the file, uint8 [N, size, size, 3]."""
-    path, shape = store / shard["file"], (shard["frames"], size, size, 3)
+    store, name = _owner(store, shard)
+    path, shape = store / name, (shard["frames"], size, size, 3)
     try:
         with h5py.File(path, "r") as file:
             frames = file["frames"]
             if not isinstance(frames, h5py.Dataset) or frames.shape != shape:
-                raise damage(store, shard["file"], f"doesn't hold {shape[0]} frames of {size} pixels")
+                raise damage(store, name, f"doesn't hold {shape[0]} frames of {size} pixels")
             offset = frames.id.get_offset()
     except (OSError, KeyError) as error:
-        raise damage(store, shard["file"], f"can't be opened ({error})") from error
+        raise damage(store, name, f"can't be opened ({error})") from error
     return np.asarray(np.memmap(path, np.uint8, mode="r", offset=offset, shape=shape))
+
+
+def _owner(store: Path, shard: dict[str, Any]) -> tuple[Path, str]:
+    """The store that a shard lies in, one of the parts where `store` is a mixture, and its path there."""
+    if not shard["file"].startswith("../"):
+        return store, shard["file"]
+    path = (store / shard["file"]).resolve()
+    return path.parent.parent, f"{path.parent.name}/{path.name}"
 
 
 def column_path(store: Path, name: str) -> Path:
@@ -107,10 +170,12 @@ def write_column(store: Path, name: str, values: np.ndarray, provenance: dict[st
     provenance = json.loads(json.dumps(provenance, sort_keys=True, default=str))
     try:
         with write_errors(path):
-            with h5py.File(temporary, "w") as file:
+            with h5py.File(temporary, "w", userblock_size=SEAL_BYTES) as file:
                 dataset = file.create_dataset("values", data=values)
                 dataset.attrs["provenance"] = json.dumps(provenance)
-                dataset.attrs["sha256"] = _values_hash(values, provenance)
+            seal = _seal(temporary)
+            with temporary.open("r+b") as file:
+                file.write(seal)
             replace_atomically(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -120,9 +185,9 @@ def write_column(store: Path, name: str, values: np.ndarray, provenance: dict[st
 def read_column(store: Path, name: str, rows: int) -> np.ndarray:
     """A column's values, read-only [rows, ...]. Raises `DatasetError` when it is missing or damaged."""
     with _opened_column(store, name) as dataset:
-        values, provenance = dataset[()], json.loads(str(dataset.attrs["provenance"]))
-        if len(values) != rows or _values_hash(values, provenance) != dataset.attrs["sha256"]:
-            raise ValueError("wrong checksum")
+        values = dataset[()]
+        if len(values) != rows:
+            raise ValueError(f"{len(values)} rows, not {rows}")
     values.flags.writeable = False
     return values
 
@@ -140,18 +205,44 @@ def _opened_column(store: Path, name: str) -> Iterator[h5py.Dataset]:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.h5"))) or "none"
         raise DatasetError(f"{store} has no column {name!r} (it has {known}); run the stage that writes it")
     try:
+        sealed = _is_sealed(path)
         with h5py.File(path, "r") as file:
             values = file["values"]
             if not isinstance(values, h5py.Dataset):
                 raise KeyError("values")
+            if not sealed and _values_hash(values) != values.attrs["sha256"]:
+                raise ValueError("wrong checksum")
             yield values
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise DatasetError(
             f"{path} is damaged ({error}); delete it and run the stage that writes it"
         ) from error
 
 
-def _values_hash(values: np.ndarray, provenance: dict[str, Any]) -> str:
+def _seal(path: Path) -> bytes:
+    """What the user block of a column's file holds, which HDF5 itself doesn't read: the SHA-256 of the rest."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(SEAL_BYTES)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest().encode().ljust(SEAL_BYTES, b"\0")
+
+
+def _is_sealed(path: Path) -> bool:
+    """False for a column of the first versions, which begins with HDF5's own mark. Raises `ValueError` if damaged."""
+    with path.open("rb") as file:
+        written = file.read(SEAL_BYTES)
+    if written.startswith(HDF5_MARK):
+        return False
+    if written != _seal(path):
+        raise ValueError("wrong checksum")
+    return True
+
+
+def _values_hash(dataset: h5py.Dataset) -> str:
+    """The checksum of a column of the first versions, in its attribute "sha256"."""
+    values, provenance = dataset[()], json.loads(str(dataset.attrs["provenance"]))
     digest = hashlib.sha256(values.tobytes())
     digest.update(f"{values.dtype} {values.shape} {json_hash(provenance)}".encode())
     return digest.hexdigest()

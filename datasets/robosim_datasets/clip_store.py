@@ -4,6 +4,8 @@
     <store>/frames/*.h5         frames of whole episodes, one file a camera and shard
     <store>/columns/<name>.h5   one value a frame, [num_frames, ...]
 
+A mixture is a store without frames of its own: its index names shards that lie in the stores it mixes.
+
 Frames and every column lie in files of their own: a stage that learns from video only never opens a label. Files
 are immutable; a later stage adds a column, and nothing appends.
 """
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from robosim.checkpoint import atomic_write_json, json_hash
+from robosim.checkpoint import json_hash
 from robosim.errors import DatasetError
 from robosim.progress import progress as progress_bar
 from robosim.spec import LABELS, EnvSpec
@@ -72,10 +74,15 @@ class ClipStore:
         index = files.read_index(self.path)
         self.spec = EnvSpec.from_json(index["spec"])
         self.source: str = index["source"]
-        """Hash of the dataset that was decoded."""
+        """Hash of the dataset that was decoded, or of what was mixed."""
         self.episodes = [EpisodeRow(**row) for row in index["episodes"]]
         self.num_frames = sum(row.length for row in self.episodes)
+        self.parts = [files.Part(**part) for part in index.get("parts", [])]
+        """Of a mixture, in the order of their episodes."""
         self._shards: dict[str, list[dict[str, Any]]] = {camera: [] for camera in self.spec.cameras}
+        for part in self.parts:
+            mine = [shard for shard in index["shards"] if shard["file"].startswith(f"{part.path}/")]
+            files.check_part(self.path, part, mine)
         for shard in index["shards"]:
             self._shards[shard["camera"]].append(shard)
             files.check_shard(self.path, shard, thorough=False)
@@ -107,6 +114,12 @@ class ClipStore:
         shard = self._shard(row.start, camera or self.spec.cameras[0])
         first = row.start - shard["first_frame"]
         return self._map(shard)[first + start : first + stop]
+
+    def shards(self, camera: str) -> list[dict[str, Any]]:
+        """What the index says about the files of a camera, in the order of their frames."""
+        if camera not in self._shards:
+            raise ValueError(f"no camera {camera!r} in {self.path}; it has {', '.join(self.spec.cameras)}")
+        return self._shards[camera]
 
     def column(self, name: str) -> np.ndarray:
         """A column of the whole store, read-only [num_frames, ...], kept in memory.
@@ -160,9 +173,7 @@ class ClipStore:
         return faults
 
     def _shard(self, frame: int, camera: str) -> dict[str, Any]:
-        if camera not in self._shards:
-            raise ValueError(f"no camera {camera!r} in {self.path}; it has {', '.join(self.spec.cameras)}")
-        shards = self._shards[camera]
+        shards = self.shards(camera)
         return shards[bisect.bisect_right(shards, frame, key=lambda shard: shard["first_frame"]) - 1]
 
     def _map(self, shard: dict[str, Any]) -> np.ndarray:
@@ -199,13 +210,12 @@ def build_clip_store(
         for name, values in read_all_columns(dataset).items():
             files.write_column(folder.path, name, values, {"dataset": source})
         index = {
-            "format": files.FORMAT,
             "spec": dataset.spec.to_json(),
             "source": source,
             "episodes": [asdict(row) for row in rows],
             "shards": shards,
         }
-        atomic_write_json(folder.path / files.INDEX, index)
+        files.write_index(folder.path, index)
         folder.commit()
     except BaseException:
         folder.abort()
@@ -286,6 +296,7 @@ def _decoded_episodes(dataset: VideoDataset, camera: str) -> Iterator[np.ndarray
     for index, row in enumerate(dataset.episodes):
         path, _ = dataset.video_place(index, camera)
         if path != current:
+            dataset.check_file(path)
             current, frames = path, decode_frames(path, dataset.spec.size)
         decoded = list(itertools.islice(frames, row["length"]))
         if len(decoded) != row["length"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robosim.checkpoint import atomic_write_json, file_hash
+from robosim.checkpoint import atomic_write_json, file_hash, json_hash
 from robosim.errors import OutputError
 from robosim.spec import EnvSpec
 from robosim_datasets import lerobot_format as layout
 from robosim_datasets.episode import Episode
 from robosim_datasets.folders import StagedFolder, write_errors
 from robosim_datasets.statistics import Statistics, column_statistics, merge_statistics, video_statistics
+from robosim_datasets.video_dataset import VideoDataset, episode_hashes, read_places
 from robosim_datasets.video_file import VideoFileWriter
 
 MEGABYTE = 1024 * 1024
@@ -139,23 +141,21 @@ class DatasetWriter:
             {name: {key: value.tolist() for key, value in part.items()} for name, part in stats.items()},
         )
         atomic_write_json(root / layout.INFO_JSON, info)
-        files = [path for path in sorted(root.rglob("*")) if path.is_file()]
-        atomic_write_json(
-            root / layout.ROBOSIM_JSON,
-            {
-                "format": layout.FORMAT,
-                "spec": self.spec.to_json(),
-                "provenance": self.provenance,
-                "episodes": self._rows,
-                "files": {
-                    path.relative_to(root).as_posix(): {
-                        "bytes": path.stat().st_size,
-                        "sha256": file_hash(path),
-                    }
-                    for path in files
-                },
+        written = VideoDataset(root, self.spec, self._rows, read_places(root), files={})
+        document = {
+            "format": layout.FORMAT,
+            "spec": self.spec.to_json(),
+            "provenance": self.provenance,
+            "episodes": self._rows,
+            "hashes": episode_hashes(written),
+            "files": {
+                path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+                for path in sorted(root.rglob("*"))
+                if path.is_file()
             },
-        )
+        }
+        document = json.loads(json.dumps(document))  # so that what is read back has the same hash
+        atomic_write_json(root / layout.ROBOSIM_JSON, document | {"sha256": json_hash(document)})
 
 
 class _EpisodeTable:

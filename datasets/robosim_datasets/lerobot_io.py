@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robosim.checkpoint import json_hash
@@ -18,9 +16,18 @@ from robosim.spec import EnvSpec
 from robosim_datasets import lerobot_format as layout
 from robosim_datasets.dataset_writer import DatasetWriter
 from robosim_datasets.episode import Episode
+from robosim_datasets.video_dataset import (
+    AGAIN,
+    VideoDataset,
+    column_array,
+    file_fault,
+    read_errors,
+    read_places,
+)
 from robosim_datasets.video_file import decode_frames, video_rate
 
 __all__ = [
+    "AGAIN",
     "DatasetWriter",
     "VideoDataset",
     "dataset_hash",
@@ -32,61 +39,43 @@ __all__ = [
     "read_spec",
 ]
 
-AGAIN = "restore it or collect the dataset again"
-
-
-@dataclass(frozen=True)
-class VideoDataset:
-    """An opened dataset: its spec, one table row an episode, and where each episode's data lie."""
-
-    root: Path
-    spec: EnvSpec
-    episodes: list[dict[str, Any]]
-    """Rows with `index, task, instruction, behaviour, split, seed, length, success`."""
-    places: list[dict[str, Any]]
-    """LeRobot's rows: file numbers, frame ranges, seconds within the video files."""
-    files: dict[str, dict[str, Any]]
-    """Size and SHA-256 by path, as they were written."""
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """What made the dataset: source, renderer, configuration."""
-
-    def data_path(self, index: int) -> Path:
-        place = self.places[index]
-        number = place["data/chunk_index"] * layout.CHUNK_FILES + place["data/file_index"]
-        return self.root / layout.data_file(number)
-
-    def video_place(self, index: int, camera: str) -> tuple[Path, int]:
-        """The video file of an episode and the number of its first frame in that file."""
-        place, key = self.places[index], f"videos/{layout.video_key(camera)}"
-        number = place[f"{key}/chunk_index"] * layout.CHUNK_FILES + place[f"{key}/file_index"]
-        first = round(place[f"{key}/from_timestamp"] * self.spec.fps)
-        return self.root / layout.video_file(camera, number), first
+DOCUMENT_KEYS = {"format", "spec", "provenance", "episodes", "hashes", "files"}
+"""What `meta/robosim.json` holds, beside its own checksum."""
 
 
 def open_dataset(root: Path, size: int | None = None, fps: int | None = None) -> VideoDataset:
-    """Open a dataset after the cheap checks: files there, sizes as written, one frame size and rate throughout.
+    """Open a dataset after the cheap checks: tables as written, files there and of the size that was written, one frame
+    size and rate throughout. What reads rows or video checks their bytes.
 
     `size` (pixels) and `fps` are what the caller needs. Raises `DatasetError` with one sentence.
     """
     root = Path(root)
     document = _read_document(root)
-    spec = EnvSpec.from_json(document["spec"])
     info = read_dataset_json(root / layout.INFO_JSON)
     for name, record in document["files"].items():
-        path = root / name
-        if not path.is_file():
-            raise DatasetError(f"{path} is missing; {AGAIN}")
-        if path.stat().st_size != record["bytes"]:
-            raise DatasetError(
-                f"{path} is truncated or was changed ({path.stat().st_size} bytes, written "
-                f"{record['bytes']}); {AGAIN}"
-            )
-    dataset = VideoDataset(
-        root, spec, document["episodes"], _read_places(root), document["files"], read_provenance(root)
-    )
+        if fault := file_fault(root / name, record, thorough=name.startswith("meta/")):
+            raise DatasetError(f"{root / name} {fault}; {AGAIN}")
+    dataset = _dataset(root, document)
     _check_counts(dataset, info)
     _check_rate_and_size(dataset, info, size, fps)
     return dataset
+
+
+def open_tables(root: Path) -> VideoDataset:
+    """Open a dataset some files of which may be damaged: its tables can be read, which is all that is checked."""
+    return _dataset(Path(root), _read_document(Path(root)))
+
+
+def _dataset(root: Path, document: dict[str, Any]) -> VideoDataset:
+    return VideoDataset(
+        root=root,
+        spec=EnvSpec.from_json(document["spec"]),
+        episodes=document["episodes"],
+        places=read_places(root),
+        files=document["files"],
+        provenance=document.get("provenance", {}),
+        hashes=document.get("hashes", []),
+    )
 
 
 def read_spec(root: Path) -> EnvSpec:
@@ -115,13 +104,18 @@ def read_episode(root: Path, index: int) -> Episode:
 
 
 def load_episode(dataset: VideoDataset, index: int) -> Episode:
-    """`read_episode` without checking the whole dataset again: for reading many."""
+    """`read_episode` without checking the whole dataset again: for reading many.
+
+    Raises `DatasetError` where the episode's rows or video aren't those that were written; others can still be read.
+    """
     if not 0 <= index < len(dataset.episodes):
         raise DatasetError(f"{dataset.root} has no episode {index}; it has 0 … {len(dataset.episodes) - 1}")
     row = dataset.episodes[index]
+    dataset.check_rows(index)
     columns = _without_labels(row["length"]) | read_columns(dataset, index)
     frames = {}
     for camera in dataset.spec.cameras:
+        dataset.check_video(index, camera)
         path, first = dataset.video_place(index, camera)
         decoded = list(itertools.islice(decode_frames(path, dataset.spec.size, first), row["length"]))
         if len(decoded) != row["length"]:
@@ -145,18 +139,15 @@ def load_episode(dataset: VideoDataset, index: int) -> Episode:
 
 def read_columns(dataset: VideoDataset, index: int) -> dict[str, np.ndarray]:
     """An episode's arrays by their names in `Episode`: those that the spec's `labels` name."""
-    path = dataset.data_path(index)
-    first_here = index
-    while first_here > 0 and dataset.data_path(first_here - 1) == path:
-        first_here -= 1
     length = dataset.episodes[index]["length"]
-    return _read_arrays(dataset, path, [index - first_here], [length])
+    return _read_arrays(dataset, dataset.data_path(index), [dataset.row_group(index)], [length])
 
 
 def read_all_columns(dataset: VideoDataset) -> dict[str, np.ndarray]:
-    """The arrays of all episodes after one another, [num_frames, ...], reading every file once."""
+    """The arrays of all episodes after one another, [num_frames, ...], from files that are as they were written."""
     parts = []
     for path, group in itertools.groupby(range(len(dataset.episodes)), key=dataset.data_path):
+        dataset.check_file(path)
         lengths = [dataset.episodes[index]["length"] for index in group]
         parts.append(_read_arrays(dataset, path, list(range(len(lengths))), lengths))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -167,11 +158,9 @@ def _read_arrays(
 ) -> dict[str, np.ndarray]:
     """The episodes that are `row_groups` of a data file, by their names in `Episode`."""
     names = list(layout.label_features(dataset.spec))
-    try:
+    with read_errors(path):
         table = pq.ParquetFile(path).read_row_groups(row_groups, columns=[*names, "frame_index"])
-        arrays = {name: _to_numpy(table[name]) for name in names}
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DatasetError(f"{path} can't be read ({error}); {AGAIN}") from error
+        arrays = {name: column_array(table[name]) for name in names}
     if table.num_rows != sum(lengths):
         raise DatasetError(
             f"{path} has {table.num_rows} rows where the episode table says {sum(lengths)}; {AGAIN}"
@@ -218,19 +207,15 @@ def _read_document(root: Path) -> dict[str, Any]:
         raise DatasetError(
             f"{path} isn't of format {layout.FORMAT}, which this version of robosim reads; {AGAIN}"
         )
+    # Datasets of the first versions have no checksum here.
+    if (written := document.pop("sha256", None)) is not None and written != json_hash(document):
+        raise DatasetError(f"{path} was changed since it was written; {AGAIN}")
+    if unknown := document.keys() - DOCUMENT_KEYS:
+        raise DatasetError(f"{path} is damaged (it has the unknown key {sorted(unknown)[0]}); {AGAIN}")
     missing = [key for key in ("spec", "episodes", "files") if key not in document]
     if missing or not document["episodes"]:
         raise DatasetError(f"{path} is damaged (no {', '.join(missing) or 'episodes'}); {AGAIN}")
     return document
-
-
-def _read_places(root: Path) -> list[dict[str, Any]]:
-    path = root / layout.EPISODES_PARQUET
-    try:
-        names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
-        return pq.read_table(path, columns=names).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} can't be read ({error}); {AGAIN}") from error
 
 
 def _check_counts(dataset: VideoDataset, info: dict[str, Any]) -> None:
@@ -266,10 +251,3 @@ def _check_rate_and_size(
         rate = video_rate(path)
         if abs(rate - spec.fps) > 1e-3:
             raise DatasetError(f"{path} runs at {rate:g} frames/s, but the dataset's spec says {spec.fps}")
-
-
-def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    array = column.combine_chunks()
-    if pa.types.is_fixed_size_list(array.type):
-        return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size).copy()
-    return array.to_numpy(zero_copy_only=False).copy()

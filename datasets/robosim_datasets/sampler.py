@@ -7,6 +7,8 @@ same in every batch size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +26,9 @@ class ClipSampler:
     `episodes` are positions in `store.episodes`; those shorter than `length` give no clips. With probability
     `motion_bias` a row takes, of `CANDIDATES` clips, the one whose pixels change most: in robot video most of a
     frame is still, and much of an episode too.
+
+    Where the store is a mixture with weights, each part gives its share of the rows, and within a part every clip is
+    equally likely; `motion_bias` then chooses within the part.
     """
 
     def __init__(
@@ -46,9 +51,14 @@ class ClipSampler:
                 f"no episode of {store.path} is long enough for clips of {length} frames (of {len(episodes)} "
                 f"selected, the longest has {longest}); collect longer episodes or train on shorter clips"
             )
+        groups, weights = _by_part(store, self._episodes, episodes, length)
+        self._episodes = np.concatenate(groups)
         lengths = np.array([store.episodes[e].length for e in self._episodes])
         self._starts = np.array([store.episodes[e].start for e in self._episodes])
         self._clips_before = np.concatenate([[0], np.cumsum(lengths - length + 1)])
+        bounds = self._clips_before[np.cumsum([0, *map(len, groups)])]
+        self._first_clips, self._num_clips = bounds[:-1], np.diff(bounds).astype(np.uint64)
+        self._edges = _word_edges(weights)
         self._values = {name: store.column(name) for name in columns if name != "frames"}
         self._change = np.concatenate([[0], np.cumsum(store.column(MOTION), dtype=np.float64)])
 
@@ -78,8 +88,12 @@ class ClipSampler:
         return batch
 
     def _choose(self, coins: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Clip numbers [B] from one word a row that decides on the bias, and `CANDIDATES` words that propose."""
-        candidates = (draws % np.uint64(self.num_clips)).astype(np.int64)
+        """Clip numbers [B] from one word a row that decides on the bias, and `CANDIDATES` words that propose.
+
+        The size of the first word that proposes also decides on the part.
+        """
+        part = np.searchsorted(self._edges, draws[:, 0], side="right")[:, None]
+        candidates = self._first_clips[part] + (draws % self._num_clips[part]).astype(np.int64)
         if self.motion_bias <= 0:
             return candidates[:, 0]
         position = np.searchsorted(self._clips_before, candidates, side="right") - 1
@@ -95,3 +109,34 @@ class ClipSampler:
         for row, (episode, first) in enumerate(zip(self._episodes[position], start, strict=True)):
             frames[row] = self.store.frames(int(episode), first, first + self.length, self.camera)
         return torch.from_numpy(frames)
+
+
+def _by_part(
+    store: ClipStore, long_enough: np.ndarray, selected: Sequence[int], length: int
+) -> tuple[list[np.ndarray], list[float]]:
+    """The episodes `long_enough` in groups, and each group's weight: one group, or one a part of a weighted mixture.
+
+    A part without selected episodes gives nothing. Raises `DatasetError` where all those selected are too short.
+    """
+    groups, weights, first = [], [], 0
+    for part in store.parts:
+        last, weight = first + part.episodes, part.weight
+        if weight is None:
+            return [long_enough], [1.0]
+        group = long_enough[(long_enough >= first) & (long_enough < last)]
+        if not len(group) and any(first <= episode < last for episode in selected):
+            raise DatasetError(
+                f"{part.name} has a weight in {store.path}, but no episode of it is long enough for clips of {length} "
+                "frames; leave it out, or train on shorter clips"
+            )
+        if len(group):
+            groups.append(group)
+            weights.append(weight)
+        first = last
+    return (groups, weights) if groups else ([long_enough], [1.0])
+
+
+def _word_edges(weights: Sequence[float]) -> np.ndarray:
+    """Where the 64-bit words of each group but the first begin: every group has its weight's share of the words."""
+    shares = np.cumsum(weights)[:-1] / np.sum(weights)
+    return np.array([min(int(share * 2.0**64), 2**64 - 1) for share in shares], dtype=np.uint64)

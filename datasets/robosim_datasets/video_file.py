@@ -8,13 +8,15 @@ pictures and faster decoding than slower presets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import PictureType
 
@@ -22,6 +24,9 @@ from robosim.errors import DatasetError
 
 PIXEL_FORMAT = "yuv444p"
 CODEC_OPTIONS = {"crf": "10", "preset": "ultrafast", "g": "2", "bf": "0"}
+
+READ_ERRORS = (FFmpegError, OSError, IndexError, ValueError, ArithmeticError, MemoryError)
+"""What reading a damaged file raises: no stream, tags that aren't text, a rate of 0, a frame of a million pixels."""
 
 
 class VideoFileWriter:
@@ -77,23 +82,56 @@ def decode_frames(path: Path, size: int, first: int = 0) -> Iterator[np.ndarray]
     """
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+            stream = _video_stream(container)
             if (stream.width, stream.height) != (size, size):
                 raise DatasetError(
                     f"{path} has frames of {stream.width}×{stream.height} pixels, but the dataset's spec says "
                     f"{size}×{size}; collect or import it again"
                 )
             stream.codec_context.thread_count = 1
-            step = _ticks_per_frame(stream)
+            step = ticks_per_frame(stream)
             if first:
                 container.seek(first * step, stream=stream)
             for frame in container.decode(stream):
                 if frame.pts is not None and frame.pts >= first * step:
                     yield frame.to_ndarray(format="rgb24")
-    except (FFmpegError, OSError, IndexError) as error:
+    except READ_ERRORS as error:
         raise DatasetError(
             f"{path} can't be decoded ({error}); restore it or collect the dataset again"
         ) from error
+
+
+def packet_hashes(path: Path, places: Sequence[tuple[int, int]]) -> list[str]:
+    """SHA-256 of the encoded video of frames `first … first + count − 1`, for each ascending (first, count).
+
+    Equal hashes mean equal pictures, because an episode's packets are decoded without those before them. Raises
+    `DatasetError` when the file is missing or damaged as a whole.
+    """
+    digests = []
+    try:
+        with av.open(str(path)) as container:
+            stream = _video_stream(container)
+            context, ticks = stream.codec_context, ticks_per_frame(stream)
+            head = f"{context.name} {context.pix_fmt} {stream.width} {stream.height} {stream.average_rate} "
+            digests = [hashlib.sha256(head.encode() + (context.extradata or b"")) for _ in places]
+            if places[0][0]:
+                container.seek(places[0][0] * ticks, stream=stream)
+            current = 0
+            for packet in container.demux(stream):
+                if packet.pts is None:
+                    continue
+                while current < len(places) and packet.pts >= sum(places[current]) * ticks:
+                    current += 1
+                if current == len(places):
+                    break
+                time = packet.pts - places[current][0] * ticks
+                if time >= 0:
+                    digests[current].update(f"{time} {packet.size} ".encode() + bytes(packet))
+    except READ_ERRORS as error:
+        raise DatasetError(
+            f"{path} can't be read ({error}); restore it or collect the dataset again"
+        ) from error
+    return [digest.hexdigest() for digest in digests]
 
 
 def video_rate(path: Path) -> float:
@@ -101,10 +139,10 @@ def video_rate(path: Path) -> float:
     try:
         container = av.open(str(path))
         try:
-            return float(container.streams.video[0].average_rate or 0)
+            return float(_video_stream(container).average_rate or 0)
         finally:
             container.close()
-    except (FFmpegError, OSError, IndexError) as error:
+    except READ_ERRORS as error:
         raise DatasetError(
             f"{path} can't be opened ({error}); restore it or collect the dataset again"
         ) from error
@@ -119,7 +157,14 @@ def _os_errors() -> Iterator[None]:
         raise OSError(error.errno, error.strerror) from error
 
 
-def _ticks_per_frame(stream: av.VideoStream) -> int:
+def _video_stream(container: InputContainer) -> av.VideoStream:
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise ValueError("its video has an unknown codec")
+    return stream
+
+
+def ticks_per_frame(stream: av.VideoStream) -> int:
     if not stream.average_rate or not stream.time_base:
         raise DatasetError(f"a video stream declares no frame rate: {stream}")
     return round(1 / (stream.average_rate * stream.time_base))

@@ -15,13 +15,14 @@ from robosim.spec import EnvSpec, RobotSpec, TaskSpec
 
 SIZE = 32
 JOINTS = ("shoulder", "elbow", "gripper")
+LOWER, UPPER = (-3.0, -3.0, 0.0), (3.0, 3.0, 1.0)
 
 MakeEpisode = Callable[..., Episode]
 
 
 @pytest.fixture(scope="session")
 def spec() -> EnvSpec:
-    robot = RobotSpec("stick", JOINTS, ("rad", "rad", "fraction"), (-3.0, -3.0, 0.0), (3.0, 3.0, 1.0))
+    robot = RobotSpec("stick", JOINTS, ("rad", "rad", "fraction"), LOWER, UPPER)
     tasks = (
         TaskSpec("reach", "move to the marker", 30, 0.03, "tool"),
         TaskSpec("soft_push", "push the body onto the marker", 30, 0.04, "object"),
@@ -42,8 +43,8 @@ def make_episode() -> MakeEpisode:
         reward[0] = success[0] = 0
         values = {
             "frames": {"front": frames, "side": frames[:, ::-1].copy()},
-            "state": rng.normal(size=(length, len(JOINTS))).astype(np.float32),
-            "action": rng.normal(size=(length, len(JOINTS))).astype(np.float32),
+            "state": rng.normal(size=(length, len(JOINTS))).clip(LOWER, UPPER).astype(np.float32),
+            "action": rng.normal(size=(length, len(JOINTS))).clip(LOWER, UPPER).astype(np.float32),
             "environment_state": rng.normal(size=(length, 9)).astype(np.float32),
             "reward": reward,
             "success": success,

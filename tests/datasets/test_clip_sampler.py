@@ -51,6 +51,31 @@ def test_first_batches_are_what_they_always_were(sampler):
     ]
 
 
+@pytest.mark.parametrize(
+    ("bias", "seed", "step", "clips", "noise"),
+    [
+        (0.5, 11, 7, ((5, 7), (3, 7), (2, 4), (1, 2), (6, 9), (6, 11)), 8385181982349965942),
+        (1.0, 2**63 + 5, 12345, ((4, 1), (4, 5), (7, 9), (7, 2), (2, 3), (6, 9)), 4034405749650928918),
+    ],
+)
+def test_later_batches_are_what_they_always_were(sampler, bias, seed, step, clips, noise):
+    batch = sampler(columns=(), batch=12, motion_bias=bias, seed=seed)(step)
+    assert list(zip(batch["episode"][:6].tolist(), batch["start"][:6].tolist(), strict=True)) == list(clips)
+    assert batch["noise_seed"][-1] == noise
+
+
+def test_episodes_in_another_order_are_other_clips_as_they_always_were(sampler):
+    batch = sampler(columns=(), batch=12, seed=5, episodes=[7, 2, 9, 0])(3)
+    assert list(zip(batch["episode"][:6].tolist(), batch["start"][:6].tolist(), strict=True)) == [
+        (2, 0),
+        (7, 1),
+        (0, 1),
+        (7, 10),
+        (7, 5),
+        (2, 1),
+    ]
+
+
 def test_row_does_not_depend_on_batch_size(sampler):
     small, large = sampler(batch=1, motion_bias=0.5), sampler(batch=8, motion_bias=0.5)
     for step in range(10):

@@ -189,6 +189,7 @@ def test_shard_of_another_frame_size_is_named(copy):
     with h5py.File(copy / "frames/front-00000.h5", "w") as file:
         file["frames"] = np.zeros((3, 16, 16, 3), np.uint8)
     index = json.loads((copy / "index.json").read_text())
+    del index["sha256"]
     index["shards"][0]["bytes"] = (copy / "frames/front-00000.h5").stat().st_size
     (copy / "index.json").write_text(json.dumps(index))
     with pytest.raises(DatasetError, match="doesn't hold 165 frames of 32 pixels"):

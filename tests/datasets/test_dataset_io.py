@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from robosim_datasets import lerobot_format
+from robosim_datasets.checks.command import check_dataset
 from robosim_datasets.clip_store import build_clip_store
 from robosim_datasets.lerobot_io import (
     DatasetWriter,
@@ -21,7 +22,6 @@ from robosim_datasets.lerobot_io import (
     read_spec,
 )
 from robosim_datasets.statistics import column_statistics, merge_statistics, video_statistics
-from robosim_datasets.validate import check_dataset
 
 from robosim.errors import DatasetError
 

@@ -32,7 +32,7 @@ def test_hugging_face_datasets_is_not_hidden():
 
 def test_reading_and_writing_need_no_heavy_import():
     code = (
-        "import sys, robosim_datasets.clip_store, robosim_datasets.validate, robosim_datasets.splits;"
+        "import sys, robosim_datasets.clip_store, robosim_datasets.checks.command, robosim_datasets.splits;"
         "print([name for name in ('torch', 'lerobot', 'mujoco', 'datasets') if name in sys.modules])"
     )
     assert python(code) == "[]"
