@@ -27,6 +27,9 @@ FILE_CHOICES = {"robot": ".xml", "task_file": ".py"}
 """Keys that may name a file of the user's, with its ending: of the group of that name where there is one, its value
 being a name otherwise."""
 
+NO_GROUP = {("train", "data")}
+"""Keys of a command that have the name of a group and another meaning."""
+
 
 @dataclass
 class RunOptions:
@@ -78,7 +81,7 @@ def compose_tree(command: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(config_root()), version_base="1.3", job_name="robosim"):
             groups = dict(group_defaults(command))
-            _check_choices(parsed, groups)
+            _check_choices([o for o in parsed if (command, o.key_or_group) not in NO_GROUP], groups)
             files = {o.key_or_group: path for o in parsed if (path := _file_choice(o))}
             parsed = [o for o in parsed if o.key_or_group not in files]
             chosen = [o.input_line or "" for o in parsed if o.key_or_group in groups]

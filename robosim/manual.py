@@ -34,7 +34,10 @@ _LINE = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?P<value>[^#]*)(?:#\s
 
 @dataclass(frozen=True)
 class Command:
-    """One entry of the command line. `run` is `module:function`; the function takes the overrides."""
+    """One entry of the command line. `run` is `module:function`; the function takes the overrides.
+
+    `first` is the key that a bare first word sets, `first_name` what the help page calls that word.
+    """
 
     name: str
     summary: str
@@ -44,6 +47,8 @@ class Command:
     examples: tuple[str, ...]
     next: str
     run: str
+    first: str = ""
+    first_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def page(command: Command) -> str:
     """`robosim <command> --help`."""
     sections = [
         f"robosim {command.name}: {command.summary}",
-        f"usage: robosim {command.name} [key=value ...]",
+        f"usage: robosim {command.name} {command.first_name + ' ' if command.first else ''}[key=value ...]",
         _fill(command.purpose),
         "reads\n" + _fill(command.reads, "  "),
         "makes\n" + _fill(command.makes, "  "),

@@ -15,9 +15,10 @@ from typing import Any
 
 from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, stage_figures, stage_seconds
 from robosim.config import RunOptions, build, compose, compose_tree, override_text, resolve_device, unknown
-from robosim.errors import ConfigError
+from robosim.errors import ConfigError, RobosimError
 from robosim.progress import progress
-from robosim.ranks import launched
+from robosim.ranks import alone, launched
+from robosim.spec import LABELS, EnvSpec
 from robosim.stage_runner import Request, Stage, clock, flatten, load, run_stage, say, shown_path
 
 STAGES = (
@@ -31,6 +32,7 @@ STAGES = (
         folders=("dataset", "clips"),
         outputs=("dataset/meta/**/*", "dataset/data/**/*", "dataset/videos/**/*", "clips/index.json"),
         shared=("task", "robot", "data"),
+        instead="robosim import SRC",
     ),
     Stage(
         name="tokenizer",
@@ -114,7 +116,32 @@ STAGES = (
         outputs=("report.html", "rollouts.rrd", "summary.json"),
     ),
 )
-BY_NAME = {stage.name: stage for stage in STAGES}
+IMPORT = Stage(
+    name="import",
+    title="recordings of any layout, as video with the labels they have",
+    command="import",
+    schema="robosim_datasets.importing.config:ImportConfig",
+    function="robosim_datasets.importing.import_dataset:import_clips",
+    inputs=(),
+    folders=("dataset", "clips"),
+    outputs=STAGES[0].outputs,
+)
+MIX = Stage(
+    name="mix",
+    title="several datasets as one",
+    command="train",
+    schema="robosim_datasets.mixture:MixConfig",
+    function="robosim.pipeline:mixed_clips",
+    inputs=(),
+    folders=("dataset", "clips"),
+    outputs=("dataset/mixture.json", "clips/index.json"),
+)
+"""These two stand in for `collect`: they leave the same folders, with the manifest in the same place."""
+
+NEEDED = {"adapt": "action", "pretrain": "environment_state"}
+"""The label without which a stage, and those after it, have nothing to learn from."""
+
+BY_NAME = {stage.name: stage for stage in (*STAGES, IMPORT, MIX)}
 
 
 @dataclass
@@ -184,14 +211,25 @@ def stage_command(command: str, overrides: Sequence[str]) -> None:
 def run_command(command: str, overrides: Sequence[str]) -> None:
     """A stage, its figures, and what to run next."""
     tree = compose_tree(command, overrides)
-    names = [stage.name for stage in STAGES if stage.command == command]
+    names = [stage.name for stage in (*STAGES, IMPORT) if stage.command == command]
     name = tree.get("stage", command)
     if name not in names:
         raise ConfigError(unknown("stage", str(name), names))
     stage = BY_NAME[name]
     options = build(RunOptions, {key: tree[key] for key in run_keys()}, "")
     chosen = dict(text.split("=", 1) for text in overrides)
+    if stage is IMPORT and not options.out:
+        options.out = f"runs/{Path(tree['source']).expanduser().resolve().stem}"
     run = run_folder(options, chosen)
+    if stage in STAGES[STAGES.index(BY_NAME["pretrain"]) :] and NEEDED["pretrain"] not in labels_of(run):
+        from robosim_datasets.clip_store import ClipStore
+        from robosim_datasets.splits import check_positions
+
+        check_positions(ClipStore(run / "clips"), stage.name)
+    if tree.get("data"):
+        config = build(load(MIX.schema), {key: tree[key] for key in ("data", "weights")}, "")
+        request = Request(MIX, run, config, options.seed, "cpu", options.resume)
+        run_stage(request, BY_NAME, f"{MIX.name}: {MIX.title}")
     run_stage(request_of(stage, run, tree), BY_NAME, f"{stage.name}: {stage.title}")
     for label, value in figure_lines(flatten(stage_figures(stage.manifest(run).parent))):
         say(f"  {label}: {value}")
@@ -203,11 +241,23 @@ def run_command(command: str, overrides: Sequence[str]) -> None:
 
 def next_line(stage: Stage, run: Path, chosen: Mapping[str, str]) -> str:
     """What to run after `stage`, with those of the `chosen` keys that the next stage has too."""
-    later = STAGES[STAGES.index(stage) + 1 :]
+    later = STAGES[1:] if stage is IMPORT else STAGES[STAGES.index(stage) + 1 :]
     if not later:
         return open_line(run)
+    if NEEDED.get(later[0].name) not in (None, *labels_of(run)):
+        return f"robosim play run={shown_path(run)}"
     kept = [f"{key}={value}" for key, value in chosen.items() if key in ("seed", "device", *later[0].shared)]
     return " ".join([later[0].command_line(run), *kept])
+
+
+def labels_of(run: Path) -> tuple[str, ...]:
+    """The labels beside the run's video; all that there can be where its clips can't be read."""
+    from robosim_datasets.clip_files import INDEX
+
+    try:
+        return EnvSpec.from_json(read_json(run / "clips" / INDEX)["spec"]).labels
+    except (RobosimError, OSError, KeyError):
+        return LABELS
 
 
 def request_of(stage: Stage, run: Path, tree: Mapping[str, Any]) -> Request:
@@ -268,6 +318,13 @@ def collect_clips(config: Any, run: Path, resume: bool = True) -> dict[str, Any]
         atomic_write_json(kept, figures)
     build_clip_store(run / "dataset", run / "clips")
     return figures
+
+
+def mixed_clips(config: Any, run: Path) -> dict[str, Any]:
+    """Several datasets as one clip store; of all processes the first writes it."""
+    from robosim_datasets.mixture import mix_clips
+
+    return alone(lambda: mix_clips(config, run))
 
 
 def make_report(config: ReportConfig, run: Path) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class Stage:
     `fixed` the overrides that pick this stage, and `shared` the demo's keys that are handed on. `schema` and
     `function` are `module:name`; the function is called with those of config, run, seed, device and resume that it
     takes, and returns figures. `folders` lie below the run folder and the first holds the manifest; `outputs` are glob
-    patterns below the run folder whose hashes the manifest keeps; `inputs` are the stages that are read.
+    patterns below the run folder whose hashes the manifest keeps; `inputs` are the stages that are read; `instead` is
+    another command that leaves the same.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Stage:
     section: str | None = None
     fixed: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
+    instead: str = ""
 
     def manifest(self, run: Path) -> Path:
         """Where its manifest lies once it is finished."""
@@ -160,9 +162,12 @@ def input_hashes(stage: Stage, run: Path, stages: Mapping[str, Stage]) -> dict[s
     for name in stage.inputs:
         manifest = stages[name].manifest(run)
         if not manifest.exists():
+            made = f"`{stages[name].command_line(run)}`"
+            if stages[name].instead:
+                made += f" or `{stages[name].instead} out={shown_path(run)}`"
             raise CheckpointError(
                 f"{stage.name} needs {name}, which isn't finished in {shown_path(run)}; "
-                f"run `{stages[name].command_line(run)}` first, or set out= to another run"
+                f"run {made} first, or set out= to another run"
             )
         for below, digest in read_json(manifest)["inputs"].items():
             if hashes.get(below, digest) != digest:

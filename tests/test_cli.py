@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from robosim import cli
-from robosim.cli import COMMANDS, main, split_name
+from robosim.cli import main, named_first, split_name
+from robosim.commands import COMMANDS
 from robosim.config import compose_tree, group_defaults, leaf_keys
 from robosim.errors import (
     CheckpointError,
@@ -77,7 +78,9 @@ def test_the_examples_use_keys_that_exist(command):
     for example in command.examples:
         name, overrides = split_name(example.split()[1:])
         assert example.startswith("robosim ") and name == command.name
-        own, by_stage = split_overrides(overrides) if name == "demo" else (overrides, {})
+        own, by_stage = (
+            split_overrides(overrides) if name == "demo" else (named_first(command, overrides), {})
+        )
         compose_tree(name, own)
         for stage, forwarded in by_stage.items():
             compose_tree(BY_NAME[stage].command, forwarded)

@@ -30,6 +30,7 @@ FLOORS = {
     "robosim.viewer": 5,
     "robosim.bench": 6,
     "robosim.cli": 7,
+    "robosim.commands": 7,
     "robosim.manual": 7,
     "robosim.pipeline": 7,
     "robosim.stage_runner": 7,

@@ -14,9 +14,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from robosim_datasets.episode import Episode
 
 from robosim.checkpoint import atomic_write_bytes
+from robosim_datasets.episode import Episode
 
 _ARRAYS = ("state", "action", "environment_state", "reward", "success")
 _TEXTS = ("task", "instruction", "behaviour", "split")

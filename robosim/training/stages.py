@@ -27,6 +27,7 @@ from robosim.errors import ConfigError, DatasetError
 from robosim.ranks import alone, shared_failure
 from robosim.training.columns import add_drafts, add_tokens, episode_rows, infer_store, provenance
 from robosim.training.loop import TrainConfig, train
+from robosim.training.strips import save_strips
 from robosim.world_model.decoding import SamplingConfig
 from robosim.world_model.draft import check_draft
 from robosim.world_model.dynamics import DynamicsConfig
@@ -43,7 +44,10 @@ HELD_OUT_CLIPS = 48
 """Clips of the validation episodes that the figures are taken on, at most."""
 
 TOKENIZER_CLIP = 12
-"""Frames of a held-out clip for the tokenizer; those for the latent actions count as many frames in all."""
+"""Frames of a held-out clip for the tokenizer, or all that there are; the latent actions get as many frames in all."""
+
+STRIPS = 3
+"""Held-out clips in the picture that the dynamics leave, about."""
 
 
 @dataclass
@@ -87,7 +91,8 @@ def train_tokenizer(config: TokenizerTraining, run: Path, seed: int, device: str
     """Train the tokenizer on clips of `clip_length` frames and write the column `tokens` (int16 [frames, N])."""
     store, out = ClipStore(run / "clips"), run / "tokenizer"
     episodes = train_episodes(store)
-    held_out = held_out_places(store, TOKENIZER_CLIP, HELD_OUT_CLIPS)
+    length = min(TOKENIZER_CLIP, longest_held_out(store))
+    held_out = held_out_places(store, length, HELD_OUT_CLIPS)
     torch.manual_seed(seed)
     model = Tokenizer(config.model, store.spec.size)
     model.background.copy_(median_frame(store, episodes))
@@ -103,7 +108,7 @@ def train_tokenizer(config: TokenizerTraining, run: Path, seed: int, device: str
     def conclude() -> dict[str, Any]:
         save_model(out, model, {"config": asdict(config.model), "size": store.spec.size})
         add_tokens(store, model, out, device)
-        clips = read_clips(store, held_out, TOKENIZER_CLIP)
+        clips = read_clips(store, held_out, length)
         figures = evaluate_tokenizer(model, clips.to(device))
         return figures | {"num_codes": model.num_codes, "parameters": count(model), "train": trained}
 
@@ -147,7 +152,7 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
     """Train the dynamics on the columns `tokens`, `latent_action` and `draft`; roll out held-out clips.
 
     Leaves `strips.npz`: `true` and `predicted` uint8 [B, T, H, W, 3], the first `context` frames being true in
-    both.
+    both; and `strips.png`, to look at.
     """
     store, out = ClipStore(run / "clips"), run / "dynamics"
     episodes = train_episodes(store)
@@ -177,6 +182,9 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
         figures["frames_per_second"] = measure_frames_per_second(world, clips[:1, : config.context])
         shown = torch.cat([clips[:, : config.context], predicted.cpu()], 1)
         np.savez(out / "strips.npz", true=clips.numpy()[::4], predicted=shown.numpy()[::4])
+        few = slice(None, None, max(1, len(clips) // STRIPS))
+        coded = world.reconstruct_clips(clips[few]).cpu()
+        save_strips(out / "strips.png", [part.numpy() for part in (clips[few], coded, shown[few])])
         return figures | {"parameters": count(model), "train": trained}
 
     return alone(conclude)
@@ -205,15 +213,20 @@ def held_out_places(store: ClipStore, length: int, most: int) -> list[tuple[int,
         for start in range(0, store.episodes[episode].length - length + 1, max(1, length // 2))
     ]
     if not places:
-        longest = max(store.episodes[episode].length for episode in store.select(split="val"))
         raise shared_failure(
             DatasetError(
                 f"{store.path}: the figures are taken on clips of {length} frames, but the longest validation episode "
-                f"has {longest}; collect longer episodes"
+                f"has {longest_held_out(store)}; use shorter clips (for the dynamics: dynamics.context= and "
+                "dynamics.horizon=, together at most that many) or bring in longer episodes"
             )
         )
     chosen = np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int)
     return [places[i] for i in chosen]
+
+
+def longest_held_out(store: ClipStore) -> int:
+    """Frames of the longest validation episode."""
+    return max(store.episodes[episode].length for episode in store.select(split="val"))
 
 
 def read_clips(store: ClipStore, places: list[tuple[int, int]], length: int) -> Tensor:

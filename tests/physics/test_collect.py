@@ -14,12 +14,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from robosim_datasets.episode_shards import FOLDER, load_shard, pack, save_shard, shard_path
 from robosim_datasets.lerobot_io import read_episode, read_episode_table, read_spec
 
 from robosim.errors import ConfigError, RobosimError
 from robosim.physics.collection import collect as module
 from robosim.physics.collection.collect import CollectConfig, Mix, collect, plan_episodes
-from robosim_datasets.episode_shards import FOLDER, load_shard, pack, save_shard, shard_path
 from robosim.physics.collection.workers import RecorderSetup, record_on_processes
 from robosim.physics.variation import Variation
 from robosim.pipeline import BY_NAME

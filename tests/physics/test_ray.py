@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from robosim_datasets.episode_shards import load_shard, shard_path
 
 from robosim.errors import ConfigError, UnsupportedError
 from robosim.physics.collection import ray_launcher
 from robosim.physics.collection.collect import CollectConfig, collect, plan_episodes
-from robosim_datasets.episode_shards import load_shard, shard_path
 from robosim.physics.collection.workers import RecorderSetup
 
 CONFIG = {"tasks": ("reach",), "episodes": 4, "val_fraction": 0.25, "size": 16, "seed": 3, "workers": 2}

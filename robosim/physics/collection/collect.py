@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from robosim_datasets.episode_shards import load_shard, shard_path
 from robosim_datasets.lerobot_io import DatasetWriter
 
 from robosim.checkpoint import content_name, json_hash, prepare_folder
 from robosim.config import FILE_CHOICES
 from robosim.errors import ConfigError
-from robosim_datasets.episode_shards import load_shard, shard_path
 from robosim.physics.collection.workers import EpisodePlan, RecorderSetup, record_on_processes
 from robosim.physics.recording import Behaviour, Recorder
 from robosim.physics.rendering.renderer import RendererKind

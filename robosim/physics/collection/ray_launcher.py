@@ -17,8 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from robosim.errors import RobosimError, UnsupportedError
 from robosim_datasets.episode_shards import save_shard, shard_path
+
+from robosim.errors import RobosimError, UnsupportedError
 from robosim.physics.collection.workers import QUEUED, EpisodePlan, RecorderSetup, record_packed
 
 RETRIES = 5

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from robosim.errors import RobosimError
 from robosim_datasets.episode_shards import pack, save_shard, shard_path
+
+from robosim.errors import RobosimError
 from robosim.physics.recording import Behaviour, Recorder
 from robosim.physics.rendering.renderer import RendererKind
 from robosim.physics.tasks import load_task_file
