@@ -6,6 +6,7 @@ so that a stage made by its own command counts for the demo, and the reverse.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -216,19 +217,22 @@ def run_command(command: str, overrides: Sequence[str]) -> None:
     if name not in names:
         raise ConfigError(unknown("stage", str(name), names))
     stage = BY_NAME[name]
+    if tree.get("weights") is not None and tree.get("data") is None:
+        raise ConfigError("weights= needs data=, the datasets that it weighs: data=[RUN,RUN] weights=[1,2]")
     options = build(RunOptions, {key: tree[key] for key in run_keys()}, "")
     chosen = dict(text.split("=", 1) for text in overrides)
     if stage is IMPORT and not options.out:
-        options.out = f"runs/{Path(tree['source']).expanduser().resolve().stem}"
+        options.out = f"runs/{source_name(tree['source'])}"
     run = run_folder(options, chosen)
     if stage in STAGES[STAGES.index(BY_NAME["pretrain"]) :] and NEEDED["pretrain"] not in labels_of(run):
         from robosim_datasets.clip_store import ClipStore
         from robosim_datasets.splits import check_positions
 
         check_positions(ClipStore(run / "clips"), stage.name)
-    if tree.get("data"):
+    if stage.command == MIX.command and tree["data"] is not None:
         config = build(load(MIX.schema), {key: tree[key] for key in ("data", "weights")}, "")
-        request = Request(MIX, run, config, options.seed, "cpu", options.resume)
+        # Mixing draws nothing: the training's seed= mustn't set the mixture and its columns aside.
+        request = Request(MIX, run, config, 0, "cpu", options.resume)
         run_stage(request, BY_NAME, f"{MIX.name}: {MIX.title}")
     run_stage(request_of(stage, run, tree), BY_NAME, f"{stage.name}: {stage.title}")
     for label, value in figure_lines(flatten(stage_figures(stage.manifest(run).parent))):
@@ -237,6 +241,14 @@ def run_command(command: str, overrides: Sequence[str]) -> None:
     made = files or [f"{folder}/" for folder in stage.folders]
     say(f"made {', '.join(f'{shown_path(run)}/{name}' for name in made)}")
     say(f"next: {next_line(stage, run, chosen)}")
+
+
+def source_name(source: str) -> str:
+    """What an imported dataset is called: its folder or file, and not the version of one (`bridge/1.0.0`)."""
+    path = Path(source).expanduser().resolve()
+    if re.fullmatch(r"v?[\d.]+", path.name):
+        path = path.parent
+    return path.stem if path.is_file() else path.name
 
 
 def next_line(stage: Stage, run: Path, chosen: Mapping[str, str]) -> str:

@@ -196,7 +196,8 @@ def train_episodes(store: ClipStore) -> list[int]:
         raise shared_failure(
             DatasetError(
                 f"{store.path}: a world model needs training and held-out episodes, this store has {len(episodes)} "
-                f"and {len(store.select(split='val'))}; collect with val_fraction > 0"
+                f"and {len(store.select(split='val'))}; collect or import with val_fraction > 0, "
+                "a single recording with cut=SECONDS"
             )
         )
     return episodes

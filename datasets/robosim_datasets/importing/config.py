@@ -9,6 +9,7 @@ from typing import Literal
 from robosim.checkpoint import SAME_RESULT, json_hash
 from robosim.errors import ConfigError
 from robosim.spec import CONTROL_HZ
+from robosim_datasets.lerobot_format import INFO_JSON
 from robosim_datasets.sources.hub import is_hub_name
 
 Layout = Literal["auto", "lerobot", "rlds", "aloha", "robomimic", "video"]
@@ -55,7 +56,7 @@ class ImportConfig:
         path = Path(self.source).expanduser()
         if path.exists():
             object.__setattr__(self, "source", str(path.resolve()))
-            object.__setattr__(self, "fingerprint", _fingerprint(path.resolve()))
+            object.__setattr__(self, "fingerprint", fingerprint(dataset_of(path.resolve())))
         elif not is_hub_name(self.source):
             raise ConfigError(
                 f"there is nothing at {path}; give a folder, a file, or organisation/name on the Hugging Face Hub"
@@ -74,8 +75,13 @@ class ImportConfig:
                 raise ConfigError(f"{name}={value} needs to be above 0")
 
 
-def _fingerprint(source: Path) -> str:
-    """Names, sizes and times of the source's files: no file need be read."""
+def fingerprint(source: Path) -> str:
+    """Names, sizes and times of a source's files: no file need be read."""
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     facts = [(path.relative_to(source).as_posix(), path.stat()) for path in files]
     return json_hash([(name, stat.st_size, stat.st_mtime_ns) for name, stat in facts])
+
+
+def dataset_of(path: Path) -> Path:
+    """Of a robosim run the dataset, of anything else the path itself: training in a run changes no video."""
+    return path / "dataset" if (path / "dataset" / INFO_JSON).is_file() else path

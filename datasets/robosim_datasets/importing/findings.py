@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 
+from robosim_datasets.faults import Fault, fault_table, plain_table
 from robosim_datasets.importing.plan import Plan
 from robosim_datasets.sources.source import Source
 
@@ -17,23 +17,29 @@ def print_findings(source: Source, plan: Plan) -> None:
     info, spec = source.info, plan.spec
     frames = sum(len(piece.rows) for piece in plan.pieces)
     splits = [piece.split for piece in plan.pieces]
-    table = Table("", "found", "becomes", title=f"{info.name}: {info.layout}")
     sizes = [f"{name} {width}×{height}" for name, (height, width) in info.cameras.items()]
-    table.add_row("cameras", few(sizes), few([f"{name} {spec.size}×{spec.size}" for name in spec.cameras]))
-    table.add_row("frames/s", f"{plan.source_fps:g}", f"{spec.fps}")
-    table.add_row("episodes", f"{info.episodes}", f"{len(plan.pieces)}")
-    table.add_row("frames", f"{info.frames}", f"{frames}")
     found = few([f"{name} {count}" for name, count in info.splits.items()]) or "none"
-    table.add_row("splits", found, f"train {splits.count('train')}, val {splits.count('val')}")
-    table.add_row("state", numbers(info.state_names), numbers(spec.state_columns))
-    table.add_row(
-        "action", numbers(info.action_names), f"{numbers(spec.action_columns)} ({spec.action_kind})"
-    )
-    table.add_row("language", few([repr(text) for text in info.instructions if text]) or "none", "")
+    rows = [
+        ("cameras", few(sizes), few([f"{name} {spec.size}×{spec.size}" for name in spec.cameras])),
+        ("frames/s", f"{plan.source_fps:g}", f"{spec.fps}"),
+        ("episodes", f"{info.episodes}", f"{len(plan.pieces)}"),
+        ("frames", f"{info.frames}", f"{frames}"),
+        ("splits", found, f"train {splits.count('train')}, val {splits.count('val')}"),
+        ("state", numbers(info.state_names), numbers(spec.state_columns)),
+        ("action", numbers(info.action_names), f"{numbers(spec.action_columns)} ({spec.action_kind})"),
+        ("language", few([repr(text) for text in info.instructions if text]) or "none", ""),
+    ]
+    table = plain_table(("", "found", "becomes"), rows, f"{info.name}: {info.layout}")
     console = Console()
     (console if console.is_terminal else Console(width=140)).print(table)
-    for note in plan.notes:
-        console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for note in [*plan.notes, *(f"seen on opening: {fault.sentence()}" for fault in info.faults)]:
+        print(f"  note: {note}")
+
+
+def print_left_out(faults: list[Fault]) -> None:
+    """The episodes that weren't imported, and why."""
+    if faults:
+        Console().print(fault_table(faults, "left out"))
 
 
 def few(values: list[str]) -> str:

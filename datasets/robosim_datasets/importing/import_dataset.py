@@ -10,23 +10,23 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robosim.checkpoint import atomic_write_json, deciding, json_hash, prepare_folder, read_json
+from robosim.checkpoint import atomic_write_json, deciding, prepare_folder, read_json
 from robosim.errors import DatasetError
 from robosim.progress import progress
 from robosim_datasets.clip_store import build_clip_store
 from robosim_datasets.dataset_writer import DatasetWriter
 from robosim_datasets.episode import ENVIRONMENT_STATE, Episode
 from robosim_datasets.episode_shards import load_shard, pack, save_shard, shard_path
-from robosim_datasets.faults import Fault, fault_table
+from robosim_datasets.faults import Fault
 from robosim_datasets.importing.config import ImportConfig
-from robosim_datasets.importing.findings import print_findings
-from robosim_datasets.importing.plan import Piece, Plan, check_numbers, make_plan
+from robosim_datasets.importing.findings import print_findings, print_left_out
+from robosim_datasets.importing.look import check_numbers, in_threads
+from robosim_datasets.importing.plan import Piece, Plan, make_plan
 from robosim_datasets.importing.resample import fit_frame, resample_actions, resample_outcomes
 from robosim_datasets.sources.detect import open_source
 from robosim_datasets.sources.source import Source, SourceEpisode
@@ -62,7 +62,7 @@ def import_dataset(config: ImportConfig, out: Path, resume: bool = True) -> dict
     waiting = out.with_name(f"{out.name}.shards")
     if not resume:
         shutil.rmtree(waiting, ignore_errors=True)
-    shards = prepare_folder(waiting / json_hash(deciding(config))[:16])
+    shards = prepare_folder(waiting / plan.identity[:16])
     written, frames = 0, 0
     with DatasetWriter(out, plan.spec, _provenance(source, config, plan), replace=True) as writer:
         with progress("import", len(plan.pieces), "episode") as bar:
@@ -71,26 +71,19 @@ def import_dataset(config: ImportConfig, out: Path, resume: bool = True) -> dict
                     writer.add(episode)
                     written, frames = written + 1, frames + episode.length
                 bar.advance(1, **{"frames/s": frames / (time.monotonic() - started)})
-        writer.provenance["left_out"] = [fault.sentence() for fault in plan.faults]
+        writer.provenance["left_out"] = [fault.sentence() for fault in plan.left_out]
     shutil.rmtree(waiting, ignore_errors=True)
-    _say_what_is_left_out(plan.faults)
+    print_left_out(plan.left_out)
     return {
         "layout": source.info.layout,
         "episodes": written,
         "frames": frames,
         "frames_source": source.info.frames,
-        "episodes_left_out": source_episodes(source, config)
-        - len({p.episode for p in plan.pieces})
-        + (len(plan.pieces) - written),
+        "episodes_left_out": len({fault.episode for fault in plan.left_out}),
         "seconds": round(time.monotonic() - started, 2),
         "megabytes_source": round(source.info.bytes / MEGABYTE, 2),
         "megabytes_dataset": round(folder_bytes(out) / MEGABYTE, 2),
     }
-
-
-def source_episodes(source: Source, config: ImportConfig) -> int:
-    """Episodes of the source that were asked for."""
-    return min(source.info.episodes, config.episodes or source.info.episodes)
 
 
 def _episodes(
@@ -106,39 +99,30 @@ def _episodes(
             episode = make_episode(source, config, plan, piece)
             episode.check(plan.spec)
         except DatasetError as error:
-            return Fault("damaged", source.root.name, f"{error}; left out", piece.episode)
+            return Fault("damaged", source.root.name, str(error), piece.episode)
         save_shard(path, pack(episode))
         return None
 
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for index, fault in enumerate(pool.map(convert, range(len(plan.pieces)))):
-            if fault is not None:
-                plan.faults.append(fault)
-                yield None
-                continue
-            episode = load_shard(shard_path(shards, index))
-            if episode is None:  # damaged by whatever interrupted the last attempt
-                episode = make_episode(source, config, plan, plan.pieces[index])
-            yield episode
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for index, fault in in_threads(convert, range(len(plan.pieces)), threads):
+        if fault is not None:
+            plan.left_out.append(fault)
+            yield None
+            continue
+        episode = load_shard(shard_path(shards, index))
+        if episode is None:  # damaged by whatever interrupted the last attempt
+            episode = make_episode(source, config, plan, plan.pieces[index])
+        yield episode
 
 
 def make_episode(source: Source, config: ImportConfig, plan: Plan, piece: Piece) -> Episode:
     """One piece of a source's episode in our rate, size and words."""
     read, spec, rows = source.read(piece.episode), plan.spec, piece.rows
     check_numbers(source, read)
-    end = read.length if piece.last else int(rows[-1]) + 1
-    frames = {
-        camera: np.stack(
-            [
-                fit_frame(righted(frame, config), spec.size, config.fit)
-                for frame in source.frames(piece.episode, camera, rows)
-            ]
-        )
-        for camera in spec.cameras
-    }
+    end = read.length if piece.end is None else piece.end
+    frames = {camera: np.empty((len(rows), spec.size, spec.size, 3), np.uint8) for camera in spec.cameras}
+    for camera, pictures in frames.items():
+        for place, frame in enumerate(source.frames(piece.episode, camera, rows)):
+            pictures[place] = fit_frame(righted(frame, config), spec.size, config.fit)
     kind, names = spec.action_kind, source.info.action_names
     positions = np.zeros((len(rows), len(ENVIRONMENT_STATE) if "environment_state" in spec.labels else 0))
     if read.environment_state is not None and positions.size:
@@ -146,7 +130,7 @@ def make_episode(source: Source, config: ImportConfig, plan: Plan, piece: Piece)
     return Episode(
         frames=frames,
         state=read.state[rows].astype(np.float32),
-        action=resample_actions(read.action[:end], rows, kind, names),
+        action=resample_actions(read.action, rows, kind, names, piece.end),
         environment_state=positions.astype(np.float32),
         reward=_outcome(read.reward, np.float32, rows, end),
         success=_outcome(read.success, np.bool_, rows, end),
@@ -181,7 +165,7 @@ def _told(read: SourceEpisode, piece: Piece, plan: Plan) -> dict[str, Any]:
     return {
         "task": plan.spec.tasks[0].name,
         "behaviour": "recorded",
-        "seed": piece.episode,
+        "seed": piece.seed,
         "source": about | ({"metadata": read.metadata} if read.metadata else {}),
     }
 
@@ -205,14 +189,8 @@ def _provenance(source: Source, config: ImportConfig, plan: Plan) -> dict[str, A
         "splits": info.splits,
         "metadata": info.metadata,
         "notes": plan.notes,
+        "faults": [fault.sentence() for fault in info.faults],
     }
-
-
-def _say_what_is_left_out(faults: list[Fault]) -> None:
-    from rich.console import Console
-
-    if faults:
-        Console().print(fault_table(faults, "left out, because it is damaged"))
 
 
 def folder_bytes(folder: Path) -> int:

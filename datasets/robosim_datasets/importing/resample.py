@@ -9,8 +9,12 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from robosim.errors import DatasetError
 from robosim.spec import ActionKind
 from robosim_datasets.importing.config import Fit
+
+STRETCH, PAUSE = 20, 60.0
+"""How much longer than at its rate an episode may last by its time stamps: times, and seconds."""
 
 
 def choose_rows(
@@ -18,11 +22,15 @@ def choose_rows(
 ) -> np.ndarray:
     """Numbers of the source's frames that are nearest to the times 0, 1/fps, 2/fps …; int64, ascending.
 
-    `timestamps` (float [length], seconds) count where the source has them, else frames lie 1/source_fps apart.
+    `timestamps` (float [length], seconds) count where the source has them, else frames lie 1/source_fps apart. Raises
+    `DatasetError` for time stamps that can't be.
     """
     if length < 2:
         return np.arange(length)
-    times = np.arange(length) / source_fps if timestamps is None else timestamps - timestamps[0]
+    times = np.arange(length) / source_fps
+    if timestamps is not None:
+        _check_times(timestamps, times[-1])
+        times = timestamps - timestamps[0]
     # Half a period of slack: a recording of exactly one second holds its frame at 1.0 s in spite of rounding.
     wanted = np.arange(int(np.floor(times[-1] * fps + 0.5 * min(1.0, fps / source_fps))) + 1) / fps
     after = np.searchsorted(times, wanted).clip(1, length - 1)
@@ -30,19 +38,31 @@ def choose_rows(
     return np.unique(nearest)
 
 
+def _check_times(timestamps: np.ndarray, seconds: float) -> None:
+    """`seconds`: how long the episode would be at the source's rate."""
+    steps = np.diff(timestamps)
+    if not np.isfinite(timestamps).all() or steps.min() <= 0:
+        raise DatasetError("its time stamps aren't finite, or don't rise; source_fps= reads it without them")
+    if timestamps[-1] - timestamps[0] > STRETCH * seconds + PAUSE:
+        raise DatasetError(
+            f"its time stamps run over {timestamps[-1] - timestamps[0]:.3g} s, its frames are worth {seconds:.3g} s; "
+            "source_fps= reads it without them"
+        )
+
+
 def resample_actions(
-    action: np.ndarray, rows: np.ndarray, kind: ActionKind, names: tuple[str, ...]
+    action: np.ndarray, rows: np.ndarray, kind: ActionKind, names: tuple[str, ...], end: int | None = None
 ) -> np.ndarray:
     """Actions between the frames `rows`, float32 [len(rows), A], from those of every frame, [T, A].
 
     Motions (`ee_delta`) add up, to first order for rotations; targets and grippers count as they were last. The last
-    row keeps its own action, which nothing uses.
+    row's action reaches to the row `end` where the recording goes on there; else it is its own, and nothing uses it.
     """
-    ends = np.append(rows[1:], rows[-1] + 1)
+    ends = np.append(rows[1:], rows[-1] + 1 if end is None else end)
     result = action[ends - 1].astype(np.float32)
     if kind == "ee_delta":
         moves = [index for index, name in enumerate(names) if "gripper" not in name.lower()]
-        result[:, moves] = np.add.reduceat(action[: rows[-1] + 1, moves], rows, axis=0)
+        result[:, moves] = np.add.reduceat(action[: ends[-1], moves], rows, axis=0)
     return result
 
 

@@ -17,15 +17,16 @@ NAMES = ("x", "y", "gripper")
 
 
 class ArraySource:
-    """Episodes of a square that stands where the state says. `broken` ones can't be read."""
+    """Episodes whose every frame has its number in the red of its lower half: 10 + 2 · number."""
 
     def __init__(self, root: Path, lengths: Sequence[int], fps: float | None = 20.0, **facts: Any) -> None:
         self.root, self.lengths = root, lengths
         self.broken: set[int] = set()
         self.black: set[tuple[int, str]] = set()
         self.splits: dict[int, str] = {}
-        self.decoded: list[int] = []
-        """Episode of every frame that was asked for."""
+        self.timestamps: dict[int, np.ndarray] = {}
+        self.missing: set[tuple[int, str]] = set()
+        self.without_reward: set[int] = set()
         values = {
             "layout": "arrays",
             "name": "squares",
@@ -54,16 +55,19 @@ class ArraySource:
             state=state if self.info.state_names else state[:, :0],
             action=action if self.info.action_names else action[:, :0],
             instruction="push the square",
-            reward=np.ones(length, np.float32),
+            reward=None if episode in self.without_reward else np.ones(length, np.float32),
+            timestamps=self.timestamps.get(episode),
             split=self.splits.get(episode),
             metadata={"number": episode},
         )
 
     def frames(self, episode: int, camera: str, chosen: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        if (episode, camera) in self.missing:
+            raise DatasetError(f"episode {episode} has no camera {camera}")
         for number in chosen:
-            self.decoded.append(episode)
-            frame = np.full((48, 64, 3), 40, np.uint8)
-            frame[20:28, 8 + number % 40 : 16 + number % 40] = (220, 60, 20 * (episode % 10))
+            colour = (10 + 2 * (number % 100), 60 + 20 * (number // 100), 20 * (episode % 10))
+            frame = np.full((48, 64, 3), colour, np.uint8)
+            frame[4:12, 8:56] = (220, 60, 20)
             yield frame * ((episode, camera) not in self.black)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from robosim_datasets.checks.command import check_dataset
 from robosim_datasets.clip_store import ClipStore
 from robosim_datasets.importing import import_dataset as module
 from robosim_datasets.importing.config import ImportConfig
@@ -47,6 +48,9 @@ def test_every_frame_action_and_word_arrives(make_source, config, tmp_path):
         assert np.allclose(episode.action[:-1, :2], moved[:, :2], atol=1e-5)
         assert np.array_equal(episode.action[:-1, 2], true.action[1:-1:2, 2])
         assert episode.reward.sum() == true.length and episode.reward[0] == 0
+        for frames in episode.frames.values():
+            shown = (frames[:, 24:].mean(axis=(1, 2))[:, 0] - 10) / 2
+            assert np.abs(shown - np.arange(0, true.length, 2)).max() < 0.9, "frames belong to other rows"
 
 
 def test_limits_hold_every_command(make_source, config, tmp_path):
@@ -132,7 +136,7 @@ def test_values_that_are_not_finite_never_arrive(make_source, config, tmp_path, 
 
 
 def test_an_interrupted_import_goes_on_and_ends_the_same(make_source, config, tmp_path, monkeypatch):
-    source = make_source([20] * 6)
+    make_source([20] * 6)
     import_dataset(config, tmp_path / "straight")
     good, converted = module.make_episode, []
 
@@ -152,7 +156,37 @@ def test_an_interrupted_import_goes_on_and_ends_the_same(make_source, config, tm
     assert len(again) == 2 and not set(again) & set(converted)
     assert dataset_hash(tmp_path / "dataset") == dataset_hash(tmp_path / "straight")
     assert not (tmp_path / "dataset.shards").exists()
-    assert source.decoded
+
+
+def test_episodes_of_an_attempt_that_saw_others_are_not_mistaken(make_source, config, tmp_path, monkeypatch):
+    """Episode 2 can't be read at first: what waits from that attempt stands at other places of the plan."""
+    source = make_source([20] * 6)
+    source.broken = {2}
+    good, converted = module.make_episode, []
+
+    def interrupted(*arguments):
+        if len(converted) == 4:
+            raise KeyboardInterrupt
+        converted.append(arguments[3].episode)
+        return good(*arguments)
+
+    monkeypatch.setattr(module, "make_episode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        import_dataset(config, tmp_path / "dataset")
+    source.broken = set()
+    monkeypatch.setattr(module, "make_episode", good)
+    import_dataset(config, tmp_path / "dataset")
+    kept = [row["source"]["episode"] for row in read_episode_table(tmp_path / "dataset")]
+    assert sorted(kept) == list(range(6))
+
+
+def test_many_threads_import_what_one_does(make_source, config, tmp_path):
+    make_source([20, 31, 12, 40, 25, 16, 33, 28])
+    import_dataset(config, tmp_path / "one")
+    import_dataset(replace(config, workers=4), tmp_path / "four")
+    for index in range(8):
+        a, b = read_episode(tmp_path / "one", index), read_episode(tmp_path / "four", index)
+        assert np.array_equal(a.frames["wrist"], b.frames["wrist"]) and np.array_equal(a.action, b.action)
 
 
 def test_another_request_does_not_go_on_from_these_episodes(make_source, config, tmp_path, monkeypatch):
@@ -211,6 +245,7 @@ def test_one_long_recording_is_cut_and_its_end_held_out(make_source, config, tmp
     assert [row["split"] for row in rows] == ["train"] * 3 + ["val"]
     firsts = [row["source"]["first"] for row in rows]
     lasts = [row["source"]["last"] for row in rows]
+    assert check_dataset(tmp_path / "dataset") == []
     assert firsts[0] == 0 and lasts[-1] == 400 and firsts[1:] == [last + 2 for last in lasts[:-1]]
 
 
@@ -221,10 +256,63 @@ def test_a_camera_that_is_black_somewhere_is_left_out_unless_it_is_named(
     source.black = {(1, "wrist")}
     import_dataset(config, tmp_path / "dataset")
     assert open_dataset(tmp_path / "dataset").spec.cameras == ("front",)
-    assert "camera wrist is black in 1 of 3 episodes" in capsys.readouterr().out
+    assert "camera wrist shows nothing in 1 of 3 episodes" in capsys.readouterr().out
     figures = import_dataset(replace(config, cameras=("wrist", "front")), tmp_path / "both")
     assert open_dataset(tmp_path / "both").spec.cameras == ("wrist", "front")
     assert figures["episodes"] == 2
+
+
+def test_a_camera_that_nobody_asked_for_costs_nothing(make_source, config, tmp_path):
+    source = make_source([20] * 3)
+    source.missing = {(1, "wrist")}
+    assert import_dataset(replace(config, cameras=("front",)), tmp_path / "asked")["episodes"] == 3
+    assert import_dataset(config, tmp_path / "all")["episodes"] == 3
+    assert open_dataset(tmp_path / "all").spec.cameras == ("front",)
+    figures = import_dataset(replace(config, cameras=("front", "wrist")), tmp_path / "both")
+    assert (figures["episodes"], figures["episodes_left_out"]) == (2, 1)
+
+
+@pytest.mark.parametrize("stamps", [[np.nan] * 20, [0.0] * 20, [*range(19), 1e15]])
+def test_impossible_time_stamps_cost_their_episode_alone(make_source, config, tmp_path, stamps):
+    source = make_source([20] * 3)
+    source.timestamps = {1: np.array(stamps, float)}
+    figures = import_dataset(config, tmp_path / "dataset")
+    assert (figures["episodes"], figures["episodes_left_out"]) == (2, 1)
+    assert "time stamps" in read_provenance(tmp_path / "dataset")["left_out"][0]
+
+
+def test_a_given_rate_counts_more_than_time_stamps(make_source, config, tmp_path):
+    source = make_source([51, 51])
+    source.timestamps = {episode: np.arange(51) / 10 for episode in range(2)}
+    assert import_dataset(config, tmp_path / "stamps")["frames"] == 102
+    assert import_dataset(replace(config, source_fps=50.0), tmp_path / "given")["frames"] == 22
+
+
+def test_an_episode_slower_than_the_result_is_left_out(make_source, config, tmp_path):
+    source = make_source([20] * 3)
+    source.timestamps = {1: np.arange(20) / 4}
+    import_dataset(config, tmp_path / "dataset")
+    assert "it has 4 frames/s where the result has 10" in read_provenance(tmp_path / "dataset")["left_out"][0]
+
+
+def test_a_rate_just_below_ours_loses_no_frame(make_source, config, tmp_path):
+    make_source([50, 50], fps=9.98)
+    assert import_dataset(config, tmp_path / "dataset")["frames"] == 100
+    assert open_dataset(tmp_path / "dataset").spec.fps == 10
+
+
+def test_an_outcome_that_some_episodes_lack_is_not_made_up(make_source, config, tmp_path):
+    source = make_source([20] * 3)
+    source.without_reward = {2}
+    import_dataset(config, tmp_path / "dataset")
+    assert open_dataset(tmp_path / "dataset").spec.labels == ("state", "action")
+
+
+def test_splits_that_hold_nothing_out_are_drawn(make_source, config, tmp_path):
+    source = make_source([20] * 6)
+    source.splits = dict.fromkeys(range(5), "train")
+    import_dataset(config, tmp_path / "dataset")
+    assert [row["split"] for row in read_episode_table(tmp_path / "dataset")].count("val") == 1
 
 
 def test_a_slow_source_keeps_its_rate(make_source, config, tmp_path):
