@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from robosim.world_model.augment import augment
 from robosim.world_model.batch_norm import BatchNorm
 from robosim.world_model.metrics import moving_mask, pooled_psnr, unit
 from robosim.world_model.quantise import FSQ, VectorQuantiser
@@ -52,6 +53,8 @@ class TokenizerConfig:
     foreground_weight: float = 4.0
     """Extra loss weight on pixels that differ from the training video's median frame."""
     foreground_threshold: float = 0.08
+    augment: float = 0.0
+    """How much training frames are zoomed, shifted, mirrored and tinted, 0 to 1: for little video."""
 
     def __post_init__(self) -> None:
         if self.patch not in PATCHES:
@@ -64,6 +67,8 @@ class TokenizerConfig:
             raise ValueError(
                 f"codes must be 2 to {MOST_CODES} and code_dim at least 1, got {self.codes} and {self.code_dim}"
             )
+        if not 0 <= self.augment <= 1:
+            raise ValueError(f"augment must be between 0 and 1, got {self.augment}")
         if self.channels % 8:
             raise ValueError(f"channels must be a multiple of 8, got {self.channels}")
 
@@ -202,12 +207,17 @@ class Tokenizer(nn.Module):
         return unit(frames)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
-        """`batch["frames"]` uint8 [B, T, H, W, 3]. The loss is a squared error, heavier on the foreground."""
+        """`batch["frames"]` uint8 [B, T, H, W, 3], and with `augment` `noise_seed` int64 [B].
+
+        The loss is a squared error, heavier on the foreground.
+        """
         frames = self.checked(batch["frames"])
+        difference = (frames - self.background).abs().mean(-1, keepdim=True)
+        weight = 1 + self.config.foreground_weight * (difference > self.config.foreground_threshold).float()
+        if self.config.augment and self.training:
+            frames, weight = augment(frames, weight, batch["noise_seed"], self.config.augment)
         codes, quantiser_loss = self.quantiser(self.norm(self.encoder(frames)))
         error = (self.decoder(codes) - frames).square()
-        difference = (frames - self.background).abs().mean(-1, keepdim=True)
-        weight = 1 + self.config.foreground_weight * (difference > self.config.foreground_threshold)
         return (weight * error).mean() + quantiser_loss, {
             "psnr_db": -10 * torch.log10(error.detach().mean()),
             "weight": torch.tensor(float(frames.shape[0] * frames.shape[1]), device=frames.device),
