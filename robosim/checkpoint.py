@@ -129,9 +129,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         replace_atomically(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         temporary.unlink(missing_ok=True)
-        raise write_error(path, error) from error
+        if isinstance(error, OSError):
+            raise write_error(path, error) from error
+        raise
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

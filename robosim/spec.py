@@ -6,6 +6,7 @@ imports torch or MuJoCo, so that the learned simulator can be built where MuJoCo
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -95,6 +96,16 @@ class EnvSpec:
     state_names: tuple[str, ...] | None = None
     """What each number of a state is; None where they are the robot's joints."""
 
+    def __post_init__(self) -> None:
+        """Raise `DatasetError` for a camera or task that could lead a file elsewhere: their names become paths."""
+        for what, names in (("camera", self.cameras), ("task", [task.name for task in self.tasks])):
+            for name in names:
+                if not re.fullmatch(r"[\w.-]+", name) or not name.strip("."):
+                    raise DatasetError(
+                        f"the {what} name {name!r} can't be a file's name; it may have letters, digits and _ . - only, "
+                        "and not dots alone: rename it where it comes from"
+                    )
+
     @property
     def state_columns(self) -> tuple[str, ...]:
         """Names of the S numbers of a state; none where there are no states."""
@@ -123,7 +134,7 @@ class EnvSpec:
             tasks = tuple(TaskSpec(**{k: _tupled(v) for k, v in task.items()}) for task in data["tasks"])
             rest = {k: _tupled(v) for k, v in data.items() if k not in ("robot", "tasks")}
             return cls(robot=robot, tasks=tasks, **rest)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(
                 f"the env spec is damaged: {error}; collect or import the dataset again"
             ) from error

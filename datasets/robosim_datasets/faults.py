@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 FaultKind = Literal[
     "schema",  # a table, column, key or metadata file isn't what the layout says
@@ -40,12 +43,24 @@ class Fault:
         return f"{self.kind}: {place}{self.where}: {self.what}"
 
 
-def fault_table(faults: Sequence[Fault], title: str):  # -> rich.table.Table
+def fault_table(faults: Sequence[Fault], title: str) -> Table:
     """The faults by episode, those of the whole dataset first, as a table of rich."""
-    from rich.table import Table
+    rows = [
+        ("all" if fault.episode is None else str(fault.episode), fault.kind, fault.where, fault.what)
+        for fault in sorted(faults, key=lambda fault: -1 if fault.episode is None else fault.episode)
+    ]
+    return plain_table(("episode", "fault", "where", "what"), rows, title)
 
-    table = Table("episode", "fault", "where", "what", title=title)
-    for fault in sorted(faults, key=lambda fault: -1 if fault.episode is None else fault.episode):
-        episode = "all" if fault.episode is None else str(fault.episode)
-        table.add_row(episode, fault.kind, fault.where, fault.what)
+
+def plain_table(columns: Iterable[str], rows: Iterable[Sequence[str]], title: str) -> Table:
+    """A table of rich that shows title, headers and cells letter by letter.
+
+    rich reads markup and emoji codes in a `str`, but names and sentences of other people's files may have brackets.
+    """
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    table = Table(*(Column(Text(name)) for name in columns), title=Text(title, style="table.title"))
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table

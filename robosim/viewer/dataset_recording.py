@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from itertools import batched
 from pathlib import Path
 
 import numpy as np
@@ -40,20 +41,29 @@ CAMERAS_A_ROW = 3
 
 @dataclass(frozen=True)
 class ShownEpisode:
-    """An episode that was read whole: its numbers, and its encoded frames by camera."""
+    """The frames of an episode that are shown, its first ones, all of which can be decoded."""
 
+    source: Source
     number: int
     columns: SourceEpisode
-    frames: dict[str, list[bytes]]
+    """Cut to the frames shown."""
+    length: int
+    """Frames of the whole episode."""
+
+    def pictures(self, camera: str) -> Iterator[bytes]:
+        """The frames, decoded anew and encoded one by one: an episode needn't fit into memory."""
+        return map(encode, self.source.frames(self.number, camera, range(self.columns.length)))
 
 
-def read_episode(source: Source, number: int, columns: SourceEpisode) -> ShownEpisode:
-    """Decode an episode's frames. Raises `DatasetError` where one is damaged."""
-    frames = {
-        camera: [encode(frame) for frame in source.frames(number, camera, range(columns.length))]
-        for camera in source.info.cameras
-    }
-    return ShownEpisode(number, columns, frames)
+def check_episode(
+    source: Source, number: int, columns: SourceEpisode, frames: int | None = None
+) -> ShownEpisode:
+    """Decode an episode's first `frames` frames (None: all). Raises `DatasetError` where one is damaged."""
+    shown = ShownEpisode(source, number, _beginning(columns, frames), columns.length)
+    for camera in source.info.cameras:
+        for _ in source.frames(number, camera, range(shown.columns.length)):
+            pass
+    return shown
 
 
 def encode(frame: np.ndarray) -> bytes:
@@ -154,8 +164,8 @@ class _Film:
         """Append an episode."""
         columns, length = episode.columns, episode.columns.length
         frames, seconds = self._frame + np.arange(length), self._time + self._seconds(columns)
-        for camera, pictures in episode.frames.items():
-            self._send_pictures(rr.new_entity_path(["camera", camera]), pictures, frames, seconds)
+        for camera in self._info.cameras:
+            self._send_pictures(camera, episode.pictures(camera), frames, seconds)
         curves = self._curves(columns)
         for entity, values in curves.items():
             scalars = rr.Scalars.columns(scalars=values.astype(np.float64))
@@ -179,9 +189,10 @@ class _Film:
 
     def _curves(self, columns: SourceEpisode) -> dict[str, np.ndarray]:
         """Entity -> [T]."""
-        outcome = {"reward": columns.reward, "success": columns.success}
-        values = [*columns.state.T, *columns.action.T, *outcome.values()]
-        lines = zip(self._lines(), values, strict=True)
+        kinds = ((columns.state, self._info.state_names), (columns.action, self._info.action_names))
+        # An episode without commands, in a mixture with others, has none of the curves.
+        values = [curve for part, names in kinds for curve in (part.T if part.size else [None] * len(names))]
+        lines = zip(self._lines(), [*values, columns.reward, columns.success], strict=True)
         return {entity: curve for (entity, _, _), curve in lines if curve is not None}
 
     def _seconds(self, columns: SourceEpisode) -> np.ndarray:
@@ -191,17 +202,21 @@ class _Film:
         return np.arange(columns.length) / self._fps
 
     def _send_pictures(
-        self, entity: str, pictures: list[bytes], frames: np.ndarray, seconds: np.ndarray
+        self, camera: str, pictures: Iterator[bytes], frames: np.ndarray, seconds: np.ndarray
     ) -> None:
-        for first in range(0, len(pictures), SENT_TOGETHER):
-            part = slice(first, first + SENT_TOGETHER)
-            kinds = ["image/png" if blob.startswith(b"\x89PNG") else "image/jpeg" for blob in pictures[part]]
-            images = rr.EncodedImage.columns(blob=pictures[part], media_type=kinds)
+        entity = rr.new_entity_path(["camera", camera])
+        for place, blobs in enumerate(batched(pictures, SENT_TOGETHER)):
+            part = slice(place * SENT_TOGETHER, place * SENT_TOGETHER + len(blobs))
+            kinds = ["image/png" if blob.startswith(b"\x89PNG") else "image/jpeg" for blob in blobs]
+            images = rr.EncodedImage.columns(blob=list(blobs), media_type=kinds)
             self._stream.send_columns(entity, _times(frames[part], seconds[part]), images)
 
     def _describe(self, episode: ShownEpisode) -> None:
         columns = episode.columns
-        facts = [f"{columns.length} frames", *([f"split {columns.split}"] if columns.split else [])]
+        frames = f"{episode.length} frames"
+        if columns.length < episode.length:
+            frames = f"the first {columns.length} of {frames}"
+        facts = [frames, *([f"split {columns.split}"] if columns.split else [])]
         text = [f"# episode {episode.number}", ", ".join(facts)]
         if columns.instruction:
             text.append(f"> {columns.instruction}")
@@ -213,6 +228,15 @@ class _Film:
     def _go_to(self, frame: int, seconds: float) -> None:
         self._stream.set_time("frame", sequence=frame)
         self._stream.set_time("time", duration=seconds)
+
+
+def _beginning(columns: SourceEpisode, frames: int | None) -> SourceEpisode:
+    """The first `frames` rows."""
+    if frames is None or frames >= columns.length:
+        return columns
+    values = {field.name: getattr(columns, field.name) for field in fields(columns)}
+    rows = {name: value[:frames] for name, value in values.items() if isinstance(value, np.ndarray)}
+    return replace(columns, length=frames, **rows)
 
 
 def _times(frames: np.ndarray, seconds: np.ndarray) -> list[rr.TimeColumn]:

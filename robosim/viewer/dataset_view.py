@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from robosim_datasets.faults import fault_table
+from robosim_datasets.faults import fault_table, plain_table
 from robosim_datasets.sources.source import Source, SourceEpisode, SourceInfo
 
 from robosim.config import RunOptions, compose
@@ -37,8 +37,10 @@ class ShowConfig(RunOptions):
     """What to show."""
 
     path: str = ""
+    layout: str = "auto"
     episodes: int = 4
     chosen: tuple[int, ...] = ()
+    frames: int | None = 2000
     open: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
@@ -46,6 +48,8 @@ class ShowConfig(RunOptions):
             raise ConfigError("path is empty; name a dataset: robosim data show runs/NAME")
         if self.episodes < 1:
             raise ConfigError("episodes must be at least 1")
+        if self.frames is not None and self.frames < 1:
+            raise ConfigError("frames must be at least 1, or null for all of an episode")
 
 
 def show_command(command: str, overrides: Sequence[str]) -> None:
@@ -57,7 +61,7 @@ def show_command(command: str, overrides: Sequence[str]) -> None:
         )
     from robosim_datasets.sources.detect import open_source
 
-    source = open_source(config.path)
+    source = open_source(config.path, config.layout)
     recording = show_source(source, config)
     print(f"made {recording}")
     if config.open is True or (config.open == "auto" and has_display()):
@@ -75,21 +79,21 @@ def show_source(source: Source, config: ShowConfig) -> Path:
     name = dataset_name(source)
     numbers = choose_episodes(source.info, config)
     describe(source.info, name)
-    readable, damaged = _read(source, numbers)
+    readable, remarks = _read(source, numbers)
     if readable:
         _print(_ranges(source.info, list(readable.values())), _episode_table(readable))
     from robosim.viewer.dataset_recording import record_episodes
 
     path = recording_path(config.out, name)
-    shown = _decoded(source, readable, damaged)
+    shown = _sound(source, readable, config.frames, remarks)
     first = next(shown, None)
     if first is not None:
         outcome = any(
             episode.reward is not None or episode.success is not None for episode in readable.values()
         )
         record_episodes(path, name, source.info, chain([first], shown), outcome)
-    for sentence in damaged:
-        print(f"left out, damaged: {sentence}")
+    for sentence in remarks:
+        print(sentence)
     if first is None:
         raise DatasetError(
             f"none of the episodes {', '.join(map(str, numbers))} of {source.root} can be read; choose others: "
@@ -115,6 +119,8 @@ def choose_episodes(info: SourceInfo, config: ShowConfig) -> list[int]:
     shares = [max(1, round(wanted * size / info.episodes)) for size in sizes][:wanted]
     while sum(shares) > wanted:
         shares[int(np.argmax(shares))] -= 1
+    while sum(shares) < wanted:
+        shares[min((k for k, size in enumerate(sizes) if shares[k] < size), key=shares.__getitem__)] += 1
     starts = np.cumsum([0, *sizes])
     return sorted(
         {
@@ -160,9 +166,9 @@ def recording_path(out: str | None, name: str) -> Path:
 
 
 def dataset_name(source: Source) -> str:
-    """Of a source, fit for a file: a dataset in a run folder is called after the run."""
+    """Of a source, fit for a file: a dataset or clips in a run folder are called after the run."""
     root = source.root.resolve()
-    name = root.parent.name if root.name == "dataset" else source.info.name
+    name = root.parent.name if root.name in ("dataset", "clips") else source.info.name
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "dataset"
 
 
@@ -181,50 +187,58 @@ def open_viewer(recording: Path) -> None:
 
 
 def _read(source: Source, numbers: Sequence[int]) -> tuple[dict[int, SourceEpisode], list[str]]:
-    """The episodes' numbers and texts, and what was said about those that are damaged."""
-    episodes, damaged = {}, []
+    """The episodes' numbers and texts, and a sentence for each that is damaged."""
+    episodes, remarks = {}, []
     for number in numbers:
         try:
             episodes[number] = source.read(number)
         except DatasetError as error:
-            damaged.append(f"episode {number}: {error}")
-    return episodes, damaged
+            remarks.append(f"left out, damaged: episode {number}: {error}")
+    return episodes, remarks
 
 
-def _decoded(
-    source: Source, episodes: dict[int, SourceEpisode], damaged: list[str]
+def _sound(
+    source: Source, episodes: dict[int, SourceEpisode], frames: int | None, remarks: list[str]
 ) -> Iterator[ShownEpisode]:
-    """The episodes with their frames; what is said about those that are damaged is added to `damaged`."""
-    from robosim.viewer.dataset_recording import read_episode
+    """The episodes whose first `frames` frames (None: all) can be decoded.
+
+    `remarks` gets a sentence for each that can't be, and for each that is longer.
+    """
+    from robosim.viewer.dataset_recording import check_episode
 
     with progress("show", total=len(episodes), unit="episode") as bar:
         for number, columns in episodes.items():
             try:
-                yield read_episode(source, number, columns)
+                shown = check_episode(source, number, columns, frames)
             except DatasetError as error:
-                damaged.append(f"episode {number}: {error}")
+                remarks.append(f"left out, damaged: episode {number}: {error}")
+            else:
+                if shown.columns.length < shown.length:
+                    remarks.append(
+                        f"episode {number}: the recording has the first {shown.columns.length} of {shown.length} "
+                        "frames; frames=null takes all"
+                    )
+                yield shown
             bar.advance()
 
 
 def _ranges(info: SourceInfo, episodes: Sequence[SourceEpisode]) -> Table:
-    """Smallest and largest of every number in the episodes that are shown."""
-    from rich.table import Table
-
+    """Smallest and largest of every number in the episodes that are shown and have it."""
     from robosim.viewer.dataset_recording import distinct
 
-    table = Table("", "number", "min", "max", title="values in the episodes shown")
+    rows = []
     for kind, names in (("state", info.state_names), ("action", info.action_names)):
-        values = np.concatenate([getattr(episode, kind) for episode in episodes])
+        values = [getattr(episode, kind) for episode in episodes if getattr(episode, kind).size]
+        if not values:
+            continue
+        low, high = np.min([part.min(0) for part in values], 0), np.max([part.max(0) for part in values], 0)
         for column, name in enumerate(distinct(names)):
-            low, high = values[:, column].min(), values[:, column].max()
-            table.add_row(kind, name, f"{low:.4g}", f"{high:.4g}")
-    return table
+            rows.append((kind, name, f"{low[column]:.4g}", f"{high[column]:.4g}"))
+    return plain_table(("", "number", "min", "max"), rows, "values in the episodes shown")
 
 
 def _episode_table(episodes: dict[int, SourceEpisode]) -> Table:
     """A row an episode; what none of them has gets no column."""
-    from rich.table import Table
-
     columns = {
         "episode": [str(number) for number in episodes],
         "split": [episode.split or "" for episode in episodes.values()],
@@ -235,10 +249,7 @@ def _episode_table(episodes: dict[int, SourceEpisode]) -> Table:
         "instruction": [episode.instruction for episode in episodes.values()],
     }
     filled = {name: cells for name, cells in columns.items() if any(cells)}
-    table = Table(*filled, title="episodes shown")
-    for row in zip(*filled.values(), strict=True):
-        table.add_row(*row)
-    return table
+    return plain_table(filled, zip(*filled.values(), strict=True), "episodes shown")
 
 
 def _span(values: np.ndarray) -> str:

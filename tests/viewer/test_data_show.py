@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from rerun.chunk import RrdReader
+from robosim_datasets.clip_store import build_clip_store
 from robosim_datasets.dataset_writer import DatasetWriter
 from robosim_datasets.episode import Episode
 from robosim_datasets.faults import Fault
 from robosim_datasets.sources.source import SourceEpisode, SourceInfo
 
-from robosim.errors import ConfigError, DatasetError, UnsupportedError
+from robosim.errors import ConfigError, DatasetError, OutputError, UnsupportedError
 from robosim.spec import EnvSpec, RobotSpec, TaskSpec
 from robosim.viewer import dataset_view
-from robosim.viewer.dataset_recording import PAUSE, record_episodes
+from robosim.viewer.dataset_recording import PAUSE, SENT_TOGETHER, record_episodes
 from robosim.viewer.dataset_view import ShowConfig, choose_episodes, show_command, show_source
 
 LENGTH = 6
@@ -178,6 +181,69 @@ def test_video_without_anything_else_is_shown(capsys, tmp_path):
     assert "action    none" in said and "rate not given" in said and "values in" not in said
 
 
+def test_an_episode_without_commands_among_others_has_no_curves(capsys, tmp_path):
+    class Bare(MadeUp):
+        def read(self, episode: int) -> SourceEpisode:
+            read, nothing = super().read(episode), np.zeros((LENGTH, 0), np.float32)
+            return replace(read, state=nothing, action=nothing) if episode == 1 else read
+
+    found = rows(show_source(Bare(), ShowConfig(path="x", chosen=(0, 1), out=str(tmp_path))))
+    frames, values = series(found, "/action/lift", "scalars")
+    assert frames == list(range(LENGTH)) and values == pytest.approx(MadeUp().read(0).action[:, 0].tolist())
+    assert len(series(found, "/camera/hand", "blob")[0]) == 2 * LENGTH
+    assert any("lift" in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_of_a_long_episode_the_beginning_is_shown_and_the_text_says_so(capsys, tmp_path):
+    class Timed(MadeUp):
+        def read(self, episode: int) -> SourceEpisode:
+            return replace(super().read(episode), timestamps=np.arange(LENGTH) / 5)
+
+    source = Timed(torn=(0,))  # damaged beyond what is shown
+    found = rows(show_source(source, ShowConfig(path="x", chosen=(0, 1), frames=4, out=str(tmp_path))))
+    both = [0, 1, 2, 3, *range(4 + PAUSE, 8 + PAUSE)]
+    for entity, component in (
+        ("/camera/room", "blob"),
+        ("/state/x", "scalars"),
+        ("/outcome/reward", "scalars"),
+    ):
+        assert series(found, entity, component)[0] == both
+    assert "the first 4 of 6 frames" in series(found, "/episode", "text")[1][0]
+    assert (
+        "episode 1: the recording has the first 4 of 6 frames; frames=null takes all"
+        in capsys.readouterr().out
+    )
+    found = rows(show_source(source, ShowConfig(path="x", chosen=(1,), frames=None, out=str(tmp_path))))
+    assert series(found, "/camera/room", "blob")[0] == list(range(LENGTH))
+    assert "the recording has the first" not in capsys.readouterr().out
+
+
+def test_frames_are_recorded_as_they_are_decoded(tmp_path):
+    """Encoded pictures of a whole episode would fill the memory."""
+    length, sent = 16 * SENT_TOGETHER, []
+    info = replace(INFO, cameras={"hand": (64, 64)}, state_names=(), action_names=(), splits={})
+
+    class Long(MadeUp):
+        def read(self, episode: int) -> SourceEpisode:
+            nothing = np.zeros((length, 0), np.float32)
+            return SourceEpisode(length=length, state=nothing, action=nothing)
+
+        def frames(self, episode: int, camera: str, chosen):
+            noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+            for _ in chosen:
+                sent.append(tracemalloc.get_traced_memory()[0])
+                yield noise
+
+    tracemalloc.start()
+    try:
+        show_source(Long(info), ShowConfig(path="x", chosen=(0,), frames=None, out=str(tmp_path)))
+    finally:
+        tracemalloc.stop()
+    a_picture = 64 * 64 * 3
+    assert len(sent) == 2 * length
+    assert max(sent) - sent[0] < 6 * SENT_TOGETHER * a_picture
+
+
 def test_damaged_episodes_are_named_and_left_out(capsys, tmp_path):
     source = MadeUp(damaged=(0,), torn=(2,))
     found = rows(show_source(source, ShowConfig(path="x", chosen=(0, 2, 4), out=str(tmp_path))))
@@ -199,15 +265,27 @@ def test_equal_names_are_two_curves(tmp_path):
     assert len(curves) == 4 and all(series(found, entity, "scalars")[0] for entity in curves)
 
 
-@pytest.mark.parametrize("splits", [{"train": 90, "val": 10}, {}, {"train": 3}])
-@pytest.mark.parametrize("count", [1, 2, 7, 200])
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {"train": 90, "val": 10},
+        {},
+        {"train": 3},
+        {"train": 50, "val": 50},
+        {"a": 34, "b": 33, "c": 33},
+        {"a": 1, "b": 99},
+        {"a": 98, "b": 1, "c": 1},
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 7, 99, 200])
 def test_episodes_are_spread_over_the_splits(splits, count):
     info = replace(INFO, episodes=100, splits=splits)
     numbers = choose_episodes(info, ShowConfig(path="x", episodes=count))
     assert len(numbers) == min(count, 100) and numbers == sorted(set(numbers)) and numbers[0] >= 0
     assert numbers[-1] < 100
-    if len(splits) == 2 and count > 1:
-        assert numbers[-1] >= 90 > numbers[0]
+    if sum(splits.values()) == 100 and count >= len(splits):
+        ends = np.cumsum(list(splits.values()))
+        assert set(np.searchsorted(ends, numbers, side="right")) == set(range(len(splits)))
 
 
 def test_wrong_keys_are_refused_in_a_sentence(tmp_path, monkeypatch):
@@ -218,16 +296,19 @@ def test_wrong_keys_are_refused_in_a_sentence(tmp_path, monkeypatch):
         show_source(MadeUp(), ShowConfig(path="x", chosen=(5,)))
     with pytest.raises(ConfigError, match="at least 1"):
         show_command("data show", ["path=x", "episodes=0"])
+    with pytest.raises(ConfigError, match="at least 1"):
+        show_command("data show", ["path=x", "frames=0"])
+    with pytest.raises(ConfigError, match="layout"):
+        show_command("data show", [f"path={tmp_path}", "layout=lerobott"])
     with pytest.raises(UnsupportedError, match="no display"):
         show_command("data show", ["path=x", "open=true"])
     with pytest.raises(DatasetError, match="nowhere"):
         show_command("data show", [f"path={tmp_path}/nowhere"])
 
 
-@pytest.mark.parametrize("display", [True, False])
-def test_the_command_shows_a_run_and_opens_it_where_there_is_a_display(
-    tmp_path, monkeypatch, capsys, display
-):
+@pytest.fixture
+def run(tmp_path) -> tuple[Path, Episode]:
+    """A run folder with a dataset, and the dataset's one episode."""
     robot = RobotSpec("dot", ("joint", "gripper"), ("rad", "fraction"), (-1, 0), (1, 1))
     spec = EnvSpec(robot, (TaskSpec("reach", "go there", 9, 0.1, "tool"),), size=16)
     noise = np.random.default_rng(0)
@@ -246,6 +327,14 @@ def test_the_command_shows_a_run_and_opens_it_where_there_is_a_display(
     )
     with DatasetWriter(tmp_path / "run" / "dataset", spec, {}) as writer:
         writer.add(episode)
+    return tmp_path / "run", episode
+
+
+@pytest.mark.parametrize("display", [True, False])
+def test_the_command_shows_a_run_and_opens_it_where_there_is_a_display(
+    run, tmp_path, monkeypatch, capsys, display
+):
+    _, episode = run
     opened = []
     monkeypatch.setattr(dataset_view, "has_display", lambda: display)
     monkeypatch.setattr(dataset_view, "open_viewer", opened.append)
@@ -259,14 +348,38 @@ def test_the_command_shows_a_run_and_opens_it_where_there_is_a_display(
     assert "go there" in said and f"next: uv run rerun {recording}" in said
 
 
-def test_a_recording_that_fails_leaves_the_old_one(tmp_path):
+@pytest.mark.parametrize("path", ["run", "run/clips"])
+def test_the_command_shows_clips_where_there_is_no_dataset(run, tmp_path, monkeypatch, capsys, path):
+    folder, episode = run
+    build_clip_store(folder / "dataset", folder / "clips", progress=False)
+    shutil.rmtree(folder / "dataset")
+    monkeypatch.setattr(dataset_view, "has_display", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    show_command("data show", [f"path={path}"])
+    found = rows(Path("runs/show-run/show.rrd"))
+    np.testing.assert_allclose(series(found, "/action/gripper", "scalars")[1], episode.action[:, 1])
+    assert len(series(found, "/camera/front", "blob")[0]) == episode.length
+    assert "val" in capsys.readouterr().out
+
+
+def test_the_command_takes_a_layout(run, tmp_path, monkeypatch):
+    with pytest.raises(DatasetError, match="no TFRecord files"):
+        show_command("data show", [f"path={run[0]}", "layout=rlds", "open=false"])
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised", "words"),
+    [(OSError(28, "no space"), OutputError, "disk is full"), (KeyboardInterrupt(), KeyboardInterrupt, None)],
+    ids=["full disk", "Ctrl-C"],
+)
+def test_a_recording_that_fails_leaves_the_old_one(tmp_path, failure, raised, words):
     path = tmp_path / "show.rrd"
     path.write_bytes(b"old")
 
     def broken():
         yield from ()
-        raise OSError(28, "no space")
+        raise failure
 
-    with pytest.raises(Exception, match="disk is full"):
+    with pytest.raises(raised, match=words):
         record_episodes(path, "x", INFO, broken())
     assert [file.name for file in tmp_path.iterdir()] == ["show.rrd"] and path.read_bytes() == b"old"

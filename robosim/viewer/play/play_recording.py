@@ -211,7 +211,8 @@ def _episode(stretch: dict[str, np.ndarray], spec: EnvSpec) -> Episode:
     """A stretch as an episode of the dataset; reward and success are the judge's, where there is one."""
     _, task, seed = stretch["origin"].tolist()
     about = spec.task(task)
-    judged = "environment_state" in spec.labels
+    has_places = "environment_state" in spec.labels
+    judged = has_places and about.subject != "none"
     distance = stretch["distance"]
     rule = SuccessRule(about.success_distance, 1)
     # Row t is the outcome of arriving at frame t, so the start can't be a success; one that was reached stays.
@@ -223,7 +224,7 @@ def _episode(stretch: dict[str, np.ndarray], spec: EnvSpec) -> Episode:
         frames={spec.cameras[0]: stretch["frames"]},
         state=stretch["state"],
         action=stretch["action"],
-        environment_state=stretch["places"] if judged else stretch["places"][:, :0],
+        environment_state=stretch["places"] if has_places else stretch["places"][:, :0],
         reward=reward.astype(np.float32),
         success=success,
         task=task,

@@ -277,7 +277,7 @@ class PlaySession:
         if entry.step == 0 and entry.twin is not None:
             # The start is MuJoCo's: its places are known, and `robosim replay` finds the things by them.
             observation = replace(observation, **entry.twin.places)
-        judged = self._simulator.has_tasks
+        judged = self._simulator.judges(origin.task)
         distance = self._simulator.task_distance(origin.task) if judged else float("nan")
         return Seen(observation, distance, entry.twin)
 

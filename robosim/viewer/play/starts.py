@@ -26,7 +26,7 @@ class StartEpisode:
 
 @dataclass(frozen=True)
 class RecordedStart:
-    """A frame of an episode and what led to it. Labels are None where the video has none."""
+    """A frame of an episode and what led to it. Labels are None where the episode has none."""
 
     frames: np.ndarray  # uint8 [C,S,S,3], the last being the present
     joints: np.ndarray | None  # float32 [J]
@@ -66,7 +66,8 @@ def recorded_start(simulator: Simulator, episode: int, frame: int) -> RecordedSt
     row = clips.episodes[episode]
     frames = clips.frames(episode, max(0, frame + 1 - simulator.window), frame + 1)
     joints = commands = None
-    if {"state", "action"} <= set(clips.column_names()) and simulator.bundle is not None:
+    known = row.labelled and {"state", "action"} <= set(clips.column_names())
+    if known and simulator.bundle is not None:
         joints = clips.column("state")[row.start + frame]
         commands = clips.column("action")[row.start : row.start + frame]
     # Before an episode's first command the arm holds its joints.
