@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from robosim_datasets.clip_store import build_clip_store
+from robosim_datasets.clip_store import ClipStore, build_clip_store
 from robosim_datasets.episode import Episode
 from robosim_datasets.lerobot_io import DatasetWriter
 
@@ -30,19 +30,31 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "joints": (("x", "y", "gripper"), ("x", "y", "gripper")),
     "motions": (("px", "py", "angle", "width"), ("x", "y", "gripper")),
     "motions without states": ((), ("x", "y", "gripper")),
+    "targets beside other states": (("px", "py", "angle", "width"), ("x", "y", "gripper")),
 }
 """Names of a state's and of a command's numbers, by kind of run."""
 
-KINDS = {"video": "none", "joints": "joint_position"}
+KINDS = {"video": "none", "joints": "joint_position", "targets beside other states": "joint_position"}
 
 
 def write_imported_run(run: Path, kind: str) -> Path:
     """A run with six training and two held-out episodes, trained and not yet adapted."""
+    write_imported_clips(run, kind)
+    return write_trained(run)
+
+
+def write_imported_clips(run: Path, kind: str, held_out: int = 2) -> ClipStore:
+    """Dataset and clips of eight episodes, of which the last `held_out` are held out."""
     spec = imported_spec(kind)
     with DatasetWriter(run / "dataset", spec, {"source": "drawn"}) as writer:
         for seed in range(8):
-            writer.add(make_episode(spec, seed, "train" if seed < 6 else "val"))
-    store, world = build_clip_store(run / "dataset", run / "clips", progress=False), make_world(size=SIZE)
+            writer.add(make_episode(spec, seed, "train" if seed < 8 - held_out else "val"))
+    return build_clip_store(run / "dataset", run / "clips", progress=False)
+
+
+def write_trained(run: Path) -> Path:
+    """Models with random weights beside the clips of `run`, and the columns that they add."""
+    store, world = ClipStore(run / "clips"), make_world(size=SIZE)
     write_toy_models(run, world)
     add_tokens(store, world.tokenizer, run / "tokenizer", "cpu")
     latents = infer_store(store, world.latent_action, "cpu")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from robosim_datasets.lerobot_io import load_episode, open_dataset
 
@@ -104,6 +105,37 @@ def test_a_motion_moves_the_state_each_time_it_is_told(load):
     start = sim.reset(joints=np.full(4, 12.0))
     moved = [sim.step(np.array([3.0, 0.0, 0.0])).joints[0] for _ in range(3)]
     assert start.joints[0] < moved[0] < moved[1] < moved[2]
+
+
+@pytest.mark.parametrize("kind", ["joints", "targets beside other states"])
+def test_to_stay_at_the_start_moves_nothing(load, kind):
+    """Of joints it means to send them; other states don't tell the target, so whatever comes first is to stay."""
+    sim = load(kind)
+    joints = np.array([14.0, 15.0, 0.2, -0.3], np.float32)[: len(COLUMNS[kind][0])]
+    start = sim.start(sim.starts[:1], joints)
+    told = start.command if kind == "joints" else np.array([21.0, 9.0, 0.0], np.float32)
+    adapter, row = sim.bundle.adapter, lambda values: torch.from_numpy(values)[None]
+    first = (row(told), adapter.first_command(row(joints)), row(joints))
+    known = (row(told), row(told), row(joints))
+    assert torch.equal(adapter.command_to_latent(*first), adapter.command_to_latent(*known))
+    assert torch.equal(adapter.predict_joints(*first), adapter.predict_joints(*known))
+    sim.step(told)
+    stayed = sim.moment
+    sim.start(sim.starts[:1], joints, previous_command=told)
+    sim.step(told)
+    assert torch.equal(stayed.latent_1A, sim.moment.latent_1A)
+    assert np.array_equal(stayed.observation.joints, sim.observation.joints)
+    env = sim.env("imported")
+    env.reset(seed=[0], options={"frames": sim.starts[None, :1], "agent_pos": joints[None]})
+    assert np.array_equal(env.step(told[None])[0]["agent_pos"][0], stayed.observation.joints)
+
+
+def test_a_press_at_an_unknown_target_goes_on_from_a_known_one(load):
+    sim = load("targets beside other states")
+    assert np.isnan(sim.reset(seed=1).command).all()
+    pressed = sim.press(2)
+    assert np.isfinite(pressed.command).all() and np.isfinite(pressed.joints).all()
+    assert np.isfinite(sim.step(pressed.command).joints).all()
 
 
 @pytest.mark.parametrize("kind", COLUMNS)

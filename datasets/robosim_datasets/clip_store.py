@@ -59,6 +59,8 @@ class EpisodeRow:
     behaviour: str
     seed: int
     success: bool
+    labelled: bool = True
+    """Whether the store's labels are known of it: in a mixture they aren't of parts without commands."""
 
 
 class ClipStore:
@@ -90,10 +92,17 @@ class ClipStore:
         self._columns: dict[str, np.ndarray] = {}
 
     def select(
-        self, split: str | None = None, task: str | None = None, behaviour: str | None = None
+        self,
+        split: str | None = None,
+        task: str | None = None,
+        behaviour: str | None = None,
+        labelled: bool | None = None,
     ) -> list[int]:
-        """Positions in `episodes` of those that match every given value."""
-        wanted = {"split": split, "task": task, "behaviour": behaviour}
+        """Positions in `episodes` of those that match every given value.
+
+        Whoever reads labels takes only those that are `labelled`; the others' rows hold NaN.
+        """
+        wanted = {"split": split, "task": task, "behaviour": behaviour, "labelled": labelled}
         return [
             position
             for position, row in enumerate(self.episodes)
@@ -221,6 +230,11 @@ def build_clip_store(
         folder.abort()
         raise
     return ClipStore(out)
+
+
+def has_commands(spec: EnvSpec) -> bool:
+    """Whether episodes come with commands, beside their video."""
+    return "action" in spec.labels
 
 
 def frame_motion(frames: np.ndarray) -> np.ndarray:

@@ -2,9 +2,12 @@
 
     <run>/dataset/mixture.json   what was mixed: names, paths, hashes, weights
     <run>/clips/index.json       all episodes, and the shards of the parts, which stay where they are
-    <run>/clips/columns/*.h5     motion, the labels that all parts share, and what later stages add
+    <run>/clips/columns/*.h5     motion, the labels of the parts with commands, and what later stages add
 
 No frame is copied or decoded again. The parts' own folders are never written to.
+
+A large set of bare video and a few episodes with commands make a mixture whose labels are those of the few. The other
+rows hold NaN (`success`: false), and their episodes say that they aren't labelled.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from robosim.checkpoint import atomic_write_json, json_hash
+from robosim.checkpoint import atomic_write_json, json_hash, read_json
 from robosim.errors import ConfigError, DatasetError
 from robosim.spec import LABELS, EnvSpec, RobotSpec, TaskSpec
 from robosim_datasets import clip_files as files
-from robosim_datasets.clip_store import MOTION, ClipStore, EpisodeRow, frame_motion
+from robosim_datasets.clip_store import MOTION, ClipStore, EpisodeRow, frame_motion, has_commands
 from robosim_datasets.folders import StagedFolder
 
 MIXTURE_JSON = "mixture.json"
@@ -35,7 +38,7 @@ VIEW = "view"
 """The camera of a mixture whose parts have no camera name in common."""
 
 NO_ROBOT = RobotSpec("mixed", (), (), (), ())
-"""Of a mixture whose parts' commands don't mean the same."""
+"""Of a mixture without commands, or whose parts' commands don't mean the same."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +108,38 @@ def find_clips(name: str) -> Path:
     )
 
 
+def label_source(run: Path) -> Path | None:
+    """The dataset that the labels of `run` come from, of a mixture the first; None where it is gone."""
+    own = Path(run) / "dataset"
+    folders = [own]
+    if (own / MIXTURE_JSON).is_file():
+        stores = [(Path(run) / part["path"]).resolve() for part in read_json(own / MIXTURE_JSON)["parts"]]
+        specs = [EnvSpec.from_json(files.read_index(store)["spec"]) for store in stores]
+        folders = [
+            store.parent / "dataset" for store, spec in zip(stores, specs, strict=True) if has_commands(spec)
+        ]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def merged_spec(specs: Sequence[EnvSpec]) -> EnvSpec:
     """The contract of a mixture; its tasks are those of the first part, see `_merged_tasks` for the others'.
 
-    Labels are those that all parts have, if robot, kind of command and names of states are the same throughout: the
-    limits are then the widest. Else there are none. The cameras are those that all parts have, or the one `VIEW`.
+    Of the parts with commands, labels are those that all have, if robot, kind of command and names of states are the
+    same throughout: the limits are then the widest. Else there are none, as where no part has commands. The cameras are
+    those that all parts have, or the one `VIEW`.
     """
-    first = specs[0]
-    cameras = tuple(camera for camera in first.cameras if all(camera in spec.cameras for spec in specs))
-    if len({_meaning(spec) for spec in specs}) > 1:
-        spec = replace(first, robot=NO_ROBOT, action_kind="none", labels=(), state_names=None)
-    else:
+    cameras = tuple(camera for camera in specs[0].cameras if all(camera in spec.cameras for spec in specs))
+    labelled = [spec for spec in specs if has_commands(spec)]
+    if len({_meaning(spec) for spec in labelled}) == 1:
         robot = replace(
-            first.robot,
-            lower=tuple(np.min([spec.robot.lower for spec in specs], axis=0).tolist()),
-            upper=tuple(np.max([spec.robot.upper for spec in specs], axis=0).tolist()),
+            labelled[0].robot,
+            lower=tuple(np.min([spec.robot.lower for spec in labelled], axis=0).tolist()),
+            upper=tuple(np.max([spec.robot.upper for spec in labelled], axis=0).tolist()),
         )
-        labels = tuple(label for label in LABELS if all(label in spec.labels for spec in specs))
-        spec = replace(first, robot=robot, labels=labels)
+        labels = tuple(label for label in LABELS if all(label in spec.labels for spec in labelled))
+        spec = replace(labelled[0], tasks=specs[0].tasks, robot=robot, labels=labels)
+    else:
+        spec = replace(specs[0], robot=NO_ROBOT, action_kind="none", labels=(), state_names=None)
     return replace(spec, cameras=cameras or (VIEW,))
 
 
@@ -206,14 +223,18 @@ def _write_store(out: Path, parts: Sequence[files.Part], stores: Sequence[ClipSt
 def _merged_episodes(stores: Sequence[ClipStore]) -> tuple[tuple[TaskSpec, ...], list[EpisodeRow]]:
     """All tasks, and the episodes in the order of the parts.
 
-    A task with the name of another, but not its sentence, horizon or rule, gets a number behind its name.
+    A task with the name of another, but not its sentence, horizon or rule, gets a number behind its name. Episodes of
+    parts without commands aren't labelled.
     """
     tasks: dict[str, TaskSpec] = {}
     rows: list[EpisodeRow] = []
     offset = 0
     for store in stores:
         names = {task.name: _placed(task, tasks) for task in store.spec.tasks}
-        rows += [replace(row, start=offset + row.start, task=names[row.task]) for row in store.episodes]
+        placed = {"labelled": has_commands(store.spec)}
+        rows += [
+            replace(row, start=offset + row.start, task=names[row.task], **placed) for row in store.episodes
+        ]
         offset += store.num_frames
     return tuple(tasks.values()), rows
 
@@ -228,28 +249,38 @@ def _placed(task: TaskSpec, tasks: dict[str, TaskSpec]) -> str:
 def _shards(parts: Sequence[files.Part], stores: Sequence[ClipStore], camera: str) -> list[dict[str, Any]]:
     """The index entries of a camera's files, as seen from the mixture."""
     entries, offset = [], 0
-    for part, store in zip(parts, stores, strict=True):
-        for shard in store.shards(_own_camera(store, camera)):
+    for part, store, own in zip(parts, stores, _own_cameras(stores, camera), strict=True):
+        for shard in store.shards(own):
             place = {"file": f"{part.path}/{shard['file']}", "first_frame": offset + shard["first_frame"]}
             entries.append({**shard, **place, "camera": camera})
         offset += store.num_frames
     return entries
 
 
-def _own_camera(store: ClipStore, camera: str) -> str:
-    """What `camera` of the mixture is called in a part."""
-    return camera if camera in store.spec.cameras else store.spec.cameras[0]
+def _own_cameras(stores: Sequence[ClipStore], camera: str) -> list[str]:
+    """What `camera` of the mixture is called in each part: the same, or their first where they share none."""
+    shared = all(camera in store.spec.cameras for store in stores)
+    return [camera if shared else store.spec.cameras[0] for store in stores]
 
 
-def _joined(stores: Sequence[ClipStore], column: str) -> np.ndarray:
-    return np.concatenate([store.column(column) for store in stores])
+def _joined(stores: Sequence[ClipStore], label: str) -> np.ndarray:
+    """A label of all parts; NaN, or false, in the rows of those without commands."""
+    known = next(store.column(label) for store in stores if has_commands(store.spec))
+    nothing = np.nan if known.dtype.kind == "f" else 0
+    return np.concatenate(
+        [
+            store.column(label)
+            if has_commands(store.spec)
+            else np.full((store.num_frames, *known.shape[1:]), nothing, known.dtype)
+            for store in stores
+        ]
+    )
 
 
 def _motion(stores: Sequence[ClipStore], camera: str) -> np.ndarray:
     """The motion column of the mixture's first camera, computed anew where that isn't a part's first."""
     columns = []
-    for store in stores:
-        own = _own_camera(store, camera)
+    for store, own in zip(stores, _own_cameras(stores, camera), strict=True):
         if own == store.spec.cameras[0]:
             columns.append(store.column(MOTION))
         else:

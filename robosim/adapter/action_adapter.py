@@ -149,14 +149,23 @@ class ActionAdapter(nn.Module):
         return torch.clamp(moved, self.lower, self.upper) if self.drives_joints else moved
 
     def idle_command(self, previous_command: Tensor) -> Tensor:
-        """What commands [N, J] are measured from: the target that was told before, or the usual motion."""
-        targets = self.config.commands == "targets"
-        return previous_command if targets else self.usual_J.expand_as(previous_command)
+        """What commands [N, J] are measured from: the target that was told before (where that is NaN, the usual one),
+        or the usual motion."""
+        if self.drives_joints:
+            return previous_command
+        if self.config.commands == "motions":
+            return self.usual_J.expand_as(previous_command)
+        return torch.where(previous_command.isnan(), self.usual_J, previous_command)
 
     def first_command(self, joints: Tensor) -> Tensor:
-        """What stands for the command [N, J] before the first one: to stay at `joints`; of other states [N, S], the
-        usual command."""
-        return joints if self.drives_joints else self.usual_J.expand(len(joints), -1)
+        """What stands for the command [N, J] before the first one: to stay at `joints`. Other states [N, S] don't tell
+        the target at which an arm stays, so it is NaN: the first command then counts as its own previous one, as in the
+        labels. Of motions it is the usual one."""
+        if self.drives_joints:
+            return joints
+        unknown = torch.full_like(self.usual_J, torch.nan)
+        first = self.usual_J if self.config.commands == "motions" else unknown
+        return first.expand(len(joints), -1)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Errors of the three maps on labelled transitions, each about 1 for a map that knows nothing."""
@@ -254,19 +263,23 @@ class ActionAdapter(nn.Module):
         """Unit of a state's motion in one period."""
         return self.change_scale if self.drives_joints else self.step_scale_S
 
+    def _idle_before(self, command: Tensor, previous_command: Tensor) -> Tensor:
+        """What `command` is measured from; itself, where it is the first target of all."""
+        return self.idle_command(torch.where(previous_command.isnan(), command, previous_command))
+
     def _motion(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
         """Principal coordinates [N, P] of what the command moves.
 
         Joints follow commands closely, so that labels can't tell its two distances apart: their mean enters. Where
         joints have drifted from the commands, it acts as feedback.
         """
-        idle = self.idle_command(previous_command)
+        idle = self._idle_before(command, previous_command)
         motion = (command - (0.5 * (idle + joints) if self.drives_joints else idle)) @ self.motion_PJ.T
         return torch.clamp(motion, -self.motion_limit_P, self.motion_limit_P)
 
     def _servo(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
         """What moves the state: both distances [N, 2J] that the joints' controllers act on, else the motion [N, J]."""
-        change = (command - self.idle_command(previous_command)) / self.change_scale
+        change = (command - self._idle_before(command, previous_command)) / self.change_scale
         return torch.cat([change, (command - joints) / self.lag_scale], 1) if self.drives_joints else change
 
     def _posture(self, joints: Tensor) -> Tensor:

@@ -78,8 +78,9 @@ def fit_adapter(
         held_out.joints[:count], held_out.tool[:count], held_out.object[:count], held_out.goal[:count]
     )
     figures["probe"] = probe_figures(held_out, labels)
-    judge = Judge([task.name for task in spec.tasks])
-    figures["judge"] = judge.calibrate(spec.tasks, readings_by_task(held_out, labels, spec.tasks))
+    judged = judged_tasks(spec)
+    judge = Judge([task.name for task in judged])
+    figures["judge"] = judge.calibrate(judged, readings_by_task(held_out, labels, judged))
     return AdapterBundle(adapter, probe, judge), figures
 
 
@@ -146,7 +147,7 @@ def evaluate_adapter(
     reading = read_all(bundle.probe, np.concatenate(held_out.frames))
     figures |= probe_figures(reading, held_out)
     figures["judge"] = {}
-    for name, row in readings_by_task(reading, held_out, spec.tasks).items():
+    for name, row in readings_by_task(reading, held_out, judged_tasks(spec)).items():
         task = spec.task(name)
         true = task.distance(row.true.tool.numpy(), row.true.object.numpy(), row.true.goal.numpy())
         figures["judge"][name] = judge_figures(
@@ -196,6 +197,11 @@ def readings_by_task(
         rows = torch.isin(episode_N, torch.tensor(own))
         result[task.name] = LabelledReadings(_rows(read, rows), _rows(true, rows))
     return result
+
+
+def judged_tasks(spec: EnvSpec) -> list[TaskSpec]:
+    """The tasks that positions decide; a mixture's video may bring others."""
+    return [task for task in spec.tasks if task.subject != "none"]
 
 
 def read_all(probe: KeypointProbe, frames: np.ndarray) -> ProbeReading:

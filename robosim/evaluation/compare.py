@@ -22,7 +22,7 @@ from robosim.checkpoint import atomic_write_json, prepare_folder
 from robosim.errors import DatasetError
 from robosim.evaluation.agreement import agreement_figures, finite, task_figures
 from robosim.evaluation.jobs import ReplayJob, Replays, RolloutJob, Rollouts, Simulators, dataset_renderer
-from robosim.evaluation.policies import command_range
+from robosim.evaluation.policies import CommandRange, command_range
 from robosim.evaluation.processes import run_jobs
 from robosim.evaluation.replay import (
     RecordedClips,
@@ -117,9 +117,7 @@ def start_seeds(task: str, episodes: int, seed: int) -> tuple[int, ...]:
 
 
 def _jobs(config: CompareConfig, store: ClipStore) -> list[RolloutJob | ReplayJob]:
-    starts = np.zeros(store.num_frames, dtype=bool)
-    starts[[episode.start for episode in store.episodes]] = True
-    recorded = command_range(store.column("action"), starts)
+    recorded = recorded_range(store)
     jobs: list[RolloutJob | ReplayJob] = []
     for task in config.tasks:
         seeds = start_seeds(task, config.episodes, config.seed)
@@ -131,10 +129,18 @@ def _jobs(config: CompareConfig, store: ClipStore) -> list[RolloutJob | ReplayJo
             jobs.append(ReplayJob(task, clips, config.seed))
     if not any(isinstance(job, ReplayJob) for job in jobs):
         raise DatasetError(
-            f"{store.path} has no val episode of {config.replay_steps + 1} frames to replay; "
+            f"{store.path} has no val episode of {config.replay_steps + 1} frames with commands to replay; "
             "collect longer episodes or set replay_steps="
         )
     return jobs
+
+
+def recorded_range(store: ClipStore) -> CommandRange:
+    """The range of all recorded commands; in a mixture some episodes have none."""
+    episodes = [store.episodes[position] for position in store.select(labelled=True)]
+    commands = [store.column("action")[row.start : row.start + row.length] for row in episodes]
+    starts = np.concatenate([np.arange(row.length) == 0 for row in episodes])
+    return command_range(np.concatenate(commands), starts)
 
 
 def join(parts: list[Rollouts]) -> Rollouts:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from robosim_datasets.clip_store import ClipStore
 from robosim_datasets.lerobot_io import read_provenance
+from robosim_datasets.mixture import label_source
 
 from robosim.adapter import AdapterBundle, load_adapter
 from robosim.evaluation.policies import CommandRange, LeRobotPolicy, RandomPolicy
@@ -168,8 +169,8 @@ class Simulators:
 
 
 def dataset_renderer(run: Path) -> Literal["warp", "opengl"]:
-    """What drew the frames of the run's dataset: policies are compared on pictures like those they learned from."""
+    """What drew the run's labelled episodes: policies are compared on pictures like those they learned from."""
     from robosim.physics.rendering.renderer import recorded_kind
 
-    dataset = run / "dataset"
-    return recorded_kind(read_provenance(dataset)) if dataset.is_dir() else "warp"
+    dataset = label_source(run)
+    return "warp" if dataset is None else recorded_kind(read_provenance(dataset))

@@ -53,13 +53,13 @@ class Replayed:
 
 
 def held_out_clips(store: ClipStore, task: str, steps: int, limit: int, seed: int = 0) -> RecordedClips:
-    """Stretches of `steps` steps from the `val` episodes of `task`, at most `limit`.
+    """Stretches of `steps` steps from the labelled `val` episodes of `task`, at most `limit`.
 
     Every episode gives its start and then every `steps // 2`-th frame, as long as a whole stretch is left. When
     there are more than `limit`, a seeded draw keeps the episodes' starts first.
     """
     places: list[tuple[int, int]] = []
-    for episode in store.select(split="val", task=task):
+    for episode in store.select(split="val", task=task, labelled=True):
         last = store.episodes[episode].length - 1 - steps
         places += [(episode, start) for start in range(0, last + 1, max(steps // 2, 1))]
     order = np.random.default_rng(seed).permutation(len(places))

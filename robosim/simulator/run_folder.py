@@ -16,6 +16,7 @@ import numpy as np
 from robosim_datasets.clip_store import ClipStore
 from robosim_datasets.folders import StagedFolder, write_errors
 from robosim_datasets.lerobot_io import read_provenance
+from robosim_datasets.mixture import label_source
 
 from robosim.adapter import load_adapter, save_adapter
 from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, save_tensors
@@ -149,7 +150,8 @@ def _read_starts(path: Path) -> np.ndarray:
 
 
 def _renderer(run: Path) -> str:
-    """What drew the run's video; the default where the dataset is gone or was imported."""
-    if not (run / "dataset" / "meta").is_dir():
+    """What drew the run's labelled video; the default where the dataset is gone or was imported."""
+    dataset = label_source(run)
+    if dataset is None or not (dataset / "meta").is_dir():
         return "warp"
-    return str(read_provenance(run / "dataset").get("renderer", {}).get("kind", "warp"))
+    return str(read_provenance(dataset).get("renderer", {}).get("kind", "warp"))

@@ -47,7 +47,8 @@ class Observation:
     joints: np.ndarray
     """float32 [S]: rad, gripper 0 (closed) … 1 (open); imported data keep their own numbers and units"""
     command: np.ndarray
-    """float32 [J]: what the arm was told last, in the same units, or as the spec's action kind says"""
+    """float32 [J]: what the arm was told last, in the same units, or as the spec's action kind says; NaN where nothing
+    was told yet and the state doesn't show at which target the arm stands"""
     tool: np.ndarray
     """float32 [3]: the tool's tip as the probe reads it off the frame, metres; NaN, as object and goal, where the
     labels knew no positions"""
@@ -131,7 +132,7 @@ class Simulator:
 
     @property
     def has_tasks(self) -> bool:
-        """Whether a task distance can be read off the frame."""
+        """Whether the distances of tasks can be read off the frame, see `judges`."""
         return self.bundle is not None and self.bundle.judge is not None
 
     @property
@@ -221,7 +222,7 @@ class Simulator:
         low, high = map(torch.from_numpy, self.limits)
         command_1J = self._row(command, "command", self.joint_names).clamp(low, high)
         latent_1A = adapter.command_to_latent(command_1J, self._command, self._joints)
-        return self._advance(latent_1A, command_1J)
+        return self._advance(latent_1A, command_1J, self._command)
 
     def press(self, code: int) -> Observation:
         """One control period under the playable latent action `code`, 0-based.
@@ -234,9 +235,10 @@ class Simulator:
         self._started()
         latent_1A = self.world.playable[code : code + 1].cpu()
         if self.bundle is None:
-            return self._advance(latent_1A, self._command)
-        command_1J = self.bundle.adapter.latent_to_command(latent_1A, self._command, self._joints)
-        return self._advance(latent_1A, command_1J)
+            return self._advance(latent_1A, self._command, self._command)
+        previous_1J = self.bundle.adapter.idle_command(self._command)
+        command_1J = self.bundle.adapter.latent_to_command(latent_1A, previous_1J, self._joints)
+        return self._advance(latent_1A, command_1J, previous_1J)
 
     def copy(self) -> Simulator:
         """Another simulator with the same models, where this one stands: the two go on independently."""
@@ -288,16 +290,20 @@ class Simulator:
         spec = replace(self.spec, cameras=self.spec.cameras[:1])
         return LearnedEnv(self.world, spec, task, num_envs=num_envs, **options)
 
+    def judges(self, task: str) -> bool:
+        """Whether the distance of this task can be read off the frame; never where its recordings had no positions."""
+        return self.has_tasks and self.spec.task(task).subject != "none"
+
     def task_distance(self, task: str) -> float:
         """Distance that decides a task, metres, as the judge reads it off the frame now.
 
-        Raises `UnsupportedError` where nothing can be judged (see `has_tasks`).
+        Raises `UnsupportedError` where that can't be judged (see `judges`).
         """
         judge, seen = self._adapted().judge, self.observation
-        if judge is None:
+        if judge is None or not self.judges(task):
             raise UnsupportedError(
-                f"{self.name} was learned from recordings without positions of tool, object and goal, so that no task "
-                "can be judged in it; robosim collect records them"
+                f"{self.name} learned {task} from recordings without positions of tool, object and goal, so that it "
+                "can't be judged; robosim collect records them"
             )
         places = (torch.from_numpy(place)[None] for place in (seen.tool, seen.object, seen.goal))
         reading = ProbeReading(torch.from_numpy(seen.joints)[None], *places)
@@ -312,13 +318,13 @@ class Simulator:
 
         return save(self, Path(folder))
 
-    def _advance(self, latent_1A: Tensor, command_1J: Tensor) -> Observation:
+    def _advance(self, latent_1A: Tensor, command_1J: Tensor, previous_1J: Tensor) -> Observation:
         rollout = self._started()
         latent_1A = self.world.latent_action.snap(latent_1A.to(self.world.device))
         self.world.step(rollout, latent_1A)
         reading = self._read()
         if self.bundle is not None:
-            moved = self.bundle.adapter.predict_joints(command_1J, self._command, self._joints)
+            moved = self.bundle.adapter.predict_joints(command_1J, previous_1J, self._joints)
             self._joints = corrected(moved, reading)
         self._latent, self._command = latent_1A, command_1J
         return self._observe(reading)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from robosim_datasets.clip_store import ClipStore
-from robosim_datasets.splits import check_commands, count_transitions, label_budget
+from robosim_datasets.splits import check_commands, count_transitions, held_out_labelled, label_budget
 from torch import Tensor
 
 from robosim.adapter import FitConfig, LabelledEpisodes, evaluate_adapter, fit_adapter, save_adapter
 from robosim.adapter.fit import ForwardKinematics, probe_figures, read_all
-from robosim.errors import ConfigError, DatasetError, UnsupportedError
+from robosim.errors import ConfigError, UnsupportedError
 from robosim.spec import LABELS, EnvSpec
 from robosim.world_model.latent_action import BOUND
 from robosim.world_model.tokenizer import Tokenizer
@@ -42,8 +42,8 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
 
     Besides `labels` and `episodes`, the figures are those of `evaluate_adapter` on validation episodes; under
     `decoded` the probe's on the same frames as the tokenizer gives them back, which is what it meets at play; under
-    `left_out` the errors on left-out episodes of the labels. Raises `DatasetError` without commands or validation
-    episodes.
+    `left_out` the errors on left-out episodes of the labels. Of a mixture, labels are those of its parts with commands.
+    Raises `DatasetError` without commands or validation episodes that have some.
     """
     store = ClipStore(run / "clips")
     if config.labels < 1 or config.video_frames < 1:
@@ -51,11 +51,7 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
             f"labels ({config.labels}) and video_frames ({config.video_frames}) must be at least 1"
         )
     check_commands(store, config.labels)
-    held_out = store.select(split="val")
-    if not held_out:
-        raise DatasetError(
-            f"{store.path} has no val episode to measure the adapter on; collect or import again with some"
-        )
+    held_out = held_out_labelled(store)
     chosen = label_budget(store, config.labels, seed=seed)
     tokenizer = load_tokenizer(run / "tokenizer").to(device).eval()
 
@@ -80,7 +76,7 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
 
 
 def labelled_episodes(store: ClipStore, episodes: list[int]) -> LabelledEpisodes:
-    """Whole episodes with their labels; those that the store doesn't have are [T, 0]."""
+    """Whole labelled episodes with their labels; those that the store doesn't have are [T, 0]."""
     spec, rows = store.spec, [episode_rows(store, episode) for episode in episodes]
 
     def column(name: str) -> list[np.ndarray]:

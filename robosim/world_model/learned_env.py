@@ -36,8 +36,9 @@ class LearnedEnv(ArmVectorEnv):
     the probe's reading); `previous_command` [N, J], what the arm was told last (default: to stay where it is).
     Without `frames` a row starts from one of `start_frames`, chosen by its seed.
 
-    Imported data know no positions. Without a judge nothing is a success, the reward is 0, and episodes last until
-    their task's horizon; the task distance is infinite, the places are NaN.
+    Imported data know no positions. Without a judge, or in a task without a subject, nothing is a success, the reward
+    is 0, and episodes last until their task's horizon; the task distance is infinite. Without a judge the places are
+    NaN.
     """
 
     reset_options: ClassVar[tuple[str, ...]] = (
@@ -134,7 +135,7 @@ class LearnedEnv(ArmVectorEnv):
         joints, previous = self._joints[index], self._command[index]
         given = torch.from_numpy(actions.astype(np.float32))
         if self.action_mode == "latent":
-            latent = given.clamp(-BOUND, BOUND)
+            latent, previous = given.clamp(-BOUND, BOUND), self.adapter.idle_command(previous)
             command = self.adapter.latent_to_command(latent, previous, joints)
         else:
             command = given
@@ -161,7 +162,7 @@ class LearnedEnv(ArmVectorEnv):
         reading = ProbeReading(reading.joints, reading.tool, reading.object, goal.to(reading.tool.device))
         self._pixels[self.env_spec.cameras[0]][rows] = frames.cpu().numpy()
         self._agent_pos[rows] = self._joints[index].numpy()
-        if self.judge is None:
+        if self.judge is None or self.task_spec.subject == "none":
             self._distance[rows] = np.inf
         else:
             self._distance[rows] = self.judge.distance(reading, self.task_spec).cpu().numpy()

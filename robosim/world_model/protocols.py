@@ -47,7 +47,12 @@ class CommandAdapter(Protocol):
         ...
 
     def first_command(self, joints: Tensor) -> Tensor:
-        """What stands for the command [N, J] before an episode's first one, at `joints` [N, S]."""
+        """What stands for the command [N, J] before an episode's first one, at `joints` [N, S]; NaN: it is unknown, and
+        the first one moves nothing."""
+        ...
+
+    def idle_command(self, previous_command: Tensor) -> Tensor:
+        """The command [N, J] that moves nothing after `previous_command`, a guess where that is unknown."""
         ...
 
 

@@ -157,6 +157,35 @@ def test_motions_are_not_integrated(fit):
         assert torch.equal(once, call(given, other.expand(len(rows), -1), rows.joints_MJ))
 
 
+def test_the_first_target_of_all_moves_nothing(fit):
+    """Where states aren't the joints, nobody knows what the arm was told before."""
+    bundle, _, held_out = fit("joint_position beside other states")
+    adapter = bundle.adapter
+    commands = torch.from_numpy(np.stack([told[0] for told in held_out.commands]))
+    states = torch.from_numpy(np.stack([state[0] for state in held_out.joints]))
+    unknown = adapter.first_command(states)
+    latents = adapter.command_to_latent(commands, unknown, states)
+    usual = adapter.usual_J.expand_as(commands)
+    from_usual = adapter.command_to_latent(commands, usual, states)
+    assert latents.abs().mean() < 0.3 * from_usual.abs().mean()
+    stayed, moved = (adapter.predict_joints(commands, told, states) - states for told in (unknown, usual))
+    assert stayed.abs().mean() < 0.2 * moved.abs().mean()
+    assert adapter.latent_to_command(latents, unknown, states).isfinite().all()
+
+
+def test_tasks_without_a_subject_are_not_judged(labels, held_out, make_episodes, spec):
+    """A mixture's video may bring some; nothing that is infinite comes into the figures."""
+    video = torch.from_numpy(np.concatenate(make_episodes(2, seed=200).frames))
+    contract = replace(spec, tasks=(TaskSpec("imported", "", 30, 0.0, "none"), *spec.tasks))
+    bundle, fitted = fit_adapter(labels, [], video, contract, BOUND, CONFIG)
+    figures = evaluate_adapter(bundle, held_out, contract)
+    names = {task.name for task in spec.tasks}
+    assert bundle.judge is not None and set(bundle.judge.tasks) == names
+    for judged in (figures["judge"], fitted["judge"]):
+        assert set(judged) == names
+        assert np.isfinite([list(values.values()) for values in judged.values()]).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_and_loaded_it_answers_the_same(fit, kind, tmp_path):
     bundle, _, held_out = fit(kind)

@@ -33,6 +33,9 @@ class ToyAdapter:
     def first_command(self, joints):
         return joints
 
+    def idle_command(self, previous_command):
+        return previous_command
+
 
 class ToyProbe:
     """Joints as a constant; positions from the brightness of the picture's thirds."""

@@ -11,16 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from robosim_datasets import clip_files as files
 from robosim_datasets.clip_store import ClipStore, build_clip_store, frame_motion
 from robosim_datasets.lerobot_io import DatasetWriter
-from robosim_datasets.mixture import MixConfig, merged_spec, mix_clips
+from robosim_datasets.mixture import MixConfig, label_source, merged_spec, mix_clips
 from robosim_datasets.sampler import ClipSampler
+from robosim_datasets.splits import check_commands, held_out_labelled, label_budget
 
 from robosim.checkpoint import file_hash
 from robosim.errors import ConfigError, DatasetError, OutputError
+from robosim.evaluation.compare import recorded_range
+from robosim.evaluation.replay import held_out_clips
 from robosim.spec import LABELS, EnvSpec, RobotSpec
 
 MakeRun = Callable[..., ClipStore]
+
+BARE = {"labels": (), "robot": RobotSpec("bare", (), (), (), ()), "action_kind": "none", "state_names": ()}
+"""What the contract of a video without commands says."""
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +156,85 @@ def test_other_robots_leave_no_labels(runs, make_run):
         mixed.column("action")
 
 
+@pytest.fixture
+def with_bare(runs, make_run) -> ClipStore:
+    """Two episodes without commands before and behind eleven with them, and beside one with fewer labels."""
+    make_run("bare", **BARE)
+    make_run("few", labels=("state", "action", "success"))
+    return mix(runs, "bare", "long", "short", "few")
+
+
+def test_labels_are_those_of_the_parts_with_commands(runs, with_bare, spec):
+    assert with_bare.spec == replace(spec, labels=("state", "action", "success"))
+    assert [row.labelled for row in with_bare.episodes] == [False] * 2 + [True] * 13
+    assert with_bare.select("val", labelled=True) == [8, 12, 14]
+    assert with_bare.select(labelled=False) == [0, 1] and len(with_bare.select()) == 15
+    assert not (with_bare.path / "columns" / "reward.h5").exists()
+    long = ClipStore(runs / "long/clips")
+    for label in with_bare.spec.labels:
+        values, own = with_bare.column(label), long.column(label)
+        assert values.dtype == own.dtype and values.shape[1:] == own.shape[1:]
+        assert np.array_equal(values[24 : 24 + long.num_frames], own)
+        assert not values[:24].any() if label == "success" else np.isnan(values[:24]).all()
+
+
+def test_the_labels_come_from_the_first_dataset_that_has_commands(runs, with_bare):
+    assert with_bare.spec.labels
+    assert label_source(runs / "mix") == (runs / "long/dataset").resolve()
+    assert label_source(runs / "bare") == runs / "bare/dataset"
+    shutil.rmtree(runs / "long/dataset")
+    assert label_source(runs / "mix") == (runs / "short/dataset").resolve()
+    assert label_source(runs / "nowhere") is None
+
+
+def test_only_labelled_episodes_are_in_the_budget(with_bare):
+    for seed in range(4):
+        chosen = label_budget(with_bare, 1000, seed=seed)
+        assert chosen == with_bare.select("train", labelled=True)
+    assert held_out_labelled(with_bare) == [8, 12, 14]
+
+
+def test_labelled_episodes_in_the_wrong_split_are_missed(runs, make_run, make_episode):
+    make_run("bare", **BARE)
+    make_run("held", [make_episode(3, split="val")])
+    make_run("learnt", [make_episode(3)])
+    with pytest.raises(DatasetError, match=r"no train episode of .*held/clips has commands.*mix again"):
+        label_budget(mix(runs, "bare", "held", out="without_held"), 100)
+    with pytest.raises(DatasetError, match=r"no val episode with commands.*mix again"):
+        held_out_labelled(mix(runs, "bare", "learnt", out="without_learnt"))
+
+
+def test_what_compare_reads_of_commands_is_recorded(runs, make_run):
+    make_run("bare", **BARE)
+    plain, mixed = mix(runs, "long", out="plain"), mix(runs, "bare", "long")
+    for name, values in vars(recorded_range(plain)).items():
+        assert np.array_equal(values, getattr(recorded_range(mixed), name)), name
+    ours, theirs = (held_out_clips(store, "reach", 4, 20) for store in (plain, mixed))
+    assert len(ours) == len(theirs) > 0 and np.isfinite(theirs.command).all()
+    assert np.array_equal(ours.state, theirs.state)
+
+
+def test_bare_video_alone_and_differing_commands_get_their_own_sentence(runs, make_run):
+    make_run("bare", **BARE)
+    make_run("other", action_kind="other")
+    bare = mix(runs, "bare", out="only")
+    assert bare.spec.labels == () and bare.column_names() == ["motion"]
+    with pytest.raises(DatasetError, match="has no commands, so there is no adapter"):
+        check_commands(bare, 200)
+    with pytest.raises(DatasetError, match=r"the commands of long, other in .* don't mean the same"):
+        check_commands(mix(runs, "bare", "long", "other"), 200)
+    check_commands(mix(runs, "bare", "long", out="fine"), 200)
+
+
+def test_an_index_of_before_counts_as_labelled(runs):
+    path = mix(runs, "long").path
+    index = files.read_index(path)
+    for row in index["episodes"]:
+        del row["labelled"]
+    files.write_index(path, index)
+    assert len(ClipStore(path).select(labelled=True)) == 7
+
+
 def test_labels_are_those_that_all_have_and_limits_the_widest(spec):
     narrow = replace(spec.robot, lower=(-1.0, -4.0, 0.0), upper=(1.0, 4.0, 1.0))
     fewer = replace(spec, robot=narrow, labels=("state", "action"))
@@ -177,6 +263,17 @@ def test_without_a_common_camera_each_shows_its_first(runs, make_run):
     assert mixed.spec.cameras == ("view",)
     assert np.array_equal(mixed.frames(1, camera="view"), ClipStore(runs / "long/clips").frames(1))
     assert np.array_equal(mixed.frames(8), ClipStore(runs / "top/clips").frames(1))
+
+
+def test_a_second_camera_called_view_is_not_taken_for_the_first(runs, make_run):
+    make_run("top", cameras=("top", "view"))
+    mixed = mix(runs, "long", "top")
+    assert mixed.spec.cameras == ("view",)
+    top = ClipStore(runs / "top/clips")
+    assert np.array_equal(mixed.frames(8), top.frames(1, camera="top"))
+    assert (top.frames(1, camera="top") != top.frames(1, camera="view")).any()
+    row, own = mixed.episodes[7], top.column("motion")[: top.episodes[0].length]
+    assert np.array_equal(mixed.column("motion")[row.start : row.start + row.length], own)
 
 
 def test_tasks_of_one_name_that_differ_are_told_apart(runs, make_run, spec):

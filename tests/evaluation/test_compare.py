@@ -39,7 +39,9 @@ def store(env_spec, tmp_path):
         episodes=episodes,
         num_frames=LENGTH * 6,
         column=lambda name: columns[name].astype(np.float32),
-        select=lambda split, task: [i for i, e in enumerate(episodes) if e.split == split and e.task == task],
+        select=lambda split=None, task=None, labelled=None: [
+            i for i, e in enumerate(episodes) if split in (None, e.split) and task in (None, e.task)
+        ],
         frames=lambda e, start, stop, camera: np.random.default_rng(e).integers(
             0, 256, (LENGTH, 32, 32, 3), dtype=np.uint8
         )[start:stop],
