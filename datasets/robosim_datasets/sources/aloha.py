@@ -13,12 +13,16 @@ from robosim_datasets.sources.hdf5_episodes import (
     Place,
     attributes,
     dataset_of,
+    few_of,
     find_cameras,
     first_readable,
     hdf5_files,
+    names_in,
+    rate_of,
     reason_of,
     vector_width,
 )
+from robosim_datasets.sources.opening import one_by_one
 from robosim_datasets.sources.source import SourceInfo
 
 JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
@@ -45,14 +49,16 @@ COLOUR_NOTE = (
 def open_aloha(path: Path) -> Hdf5Source:
     """Open a folder of episodes, or one file. Raises `DatasetError` when none can be read."""
     path = Path(path)
-    places = [_inspect(file) for file in hdf5_files(path)]
+    places = [_inspect(file) for file in one_by_one(hdf5_files(path))]
     source = Hdf5Source(path, places)
     first = source.good[0]
-    rates = {place.metadata[key] for place in source.good for key in RATES if key in place.metadata}
-    rate = float(rates.pop()) if len(rates) == 1 else None
+    said = [place.metadata[key] for place in source.good for key in RATES if key in place.metadata]
+    rates = {rate_of(value) for value in said}
+    rate = rates.pop() if len(rates) == 1 else None
     notes = list(source.common_notes())
     if rate is None:
-        notes.insert(0, f"{FPS:g} frames/s is ACT's control rate; the files don't say theirs: else set fps=")
+        what = f"say {few_of(said)}, which is no single rate" if said else "don't say theirs"
+        notes.insert(0, f"{FPS:g} frames/s is ACT's control rate; the files {what}: else set source_fps=")
     if any(camera.compressed for place in source.good for camera in place.cameras.values()):
         notes.append(COLOUR_NOTE)
     source.info = SourceInfo(
@@ -78,7 +84,7 @@ def open_aloha(path: Path) -> Hdf5Source:
 def looks_like_aloha(path: Path) -> bool:
     """Whether the first HDF5 file at `path` that opens has `action` and `observations`."""
     try:
-        return any("action" in file and "observations" in file for file in first_readable(path))
+        return any({"action", "observations"} <= set(names_in(file)) for file in first_readable(path))
     except H5_ERRORS:
         return False
 
@@ -101,7 +107,8 @@ def _fill(place: Place, file: h5py.File) -> None:
     if not place.length:
         raise DatasetError("length: it has no steps")
     place.action, place.action_names = ("action",), joint_names(vector_width(file, "action"))
-    if "base_action" in file:
+    there = names_in(file)
+    if "base_action" in there:
         width = vector_width(file, "base_action", place.length)
         place.action = (*place.action, "base_action")
         place.action_names += BASE if width == len(BASE) else tuple(f"base_{i}" for i in range(width))
@@ -112,7 +119,7 @@ def _fill(place: Place, file: h5py.File) -> None:
     place.left_out = tuple(_columns(file, place.length) - used - set(SENTENCES))
     place.metadata = attributes(file)
     for name in SENTENCES:
-        if name in file and not place.instruction:
+        if name in there and not place.instruction:
             value = dataset_of(file, name).asstr()[()]
             place.instruction = str(value if isinstance(value, str) else value.flat[0]).strip()
     place.instruction = place.instruction or next(

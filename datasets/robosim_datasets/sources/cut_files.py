@@ -48,7 +48,10 @@ def _boxes(file: BinaryIO, size: int) -> str:
 
 
 def _segment(file: BinaryIO, size: int) -> str:
-    """Matroska and WebM: the header, then the segment with its size, unless that was never written."""
+    """Matroska and WebM: the header, then the segment with its size.
+
+    Browsers and others that write as they record leave the size open: what is there is decoded.
+    """
     file.seek(0)
     start = file.read(256)
     at = start.find(SEGMENT)
@@ -58,7 +61,7 @@ def _segment(file: BinaryIO, size: int) -> str:
     width = 9 - first.bit_length()
     value = int.from_bytes(start[at + 4 : at + 4 + width], "big") & ((1 << 7 * width) - 1)
     if value == (1 << 7 * width) - 1:
-        return "its length was never written: the recorder was stopped"
+        return ""
     return _too_short(at + 4 + width + value, size)
 
 

@@ -1,12 +1,14 @@
 """Episodes in HDF5 files: vectors and pictures in datasets of one length, as ALOHA and robomimic have them.
 
 HDF5 keeps no checksums of its own: what is found is missing files and keys, lengths and shapes that don't fit, files
-that are cut off and pictures that can't be decoded.
+that are cut off and pictures that can't be decoded. A file may name others, as links or as the place of its data; these
+are never opened, as a file from elsewhere could name any.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -188,19 +190,42 @@ def first_readable(path: Path, tries: int = 20) -> Iterator[h5py.File]:
 
 
 def group_of(parent: h5py.Group, name: str) -> h5py.Group:
-    """A group by name. Raises `DatasetError` where there is none."""
-    group = parent.get(name)
+    """A group by name. Raises `DatasetError` where there is none, or where it lies in another file."""
+    group = _item(parent, name)
     if not isinstance(group, h5py.Group):
         raise DatasetError(f"schema: the group {name} is missing")
     return group
 
 
 def dataset_of(parent: h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset by name. Raises `DatasetError` where there is none."""
-    dataset = parent.get(name)
+    """A dataset by name. Raises `DatasetError` where there is none, or where its data lie in another file."""
+    dataset = _item(parent, name)
     if not isinstance(dataset, h5py.Dataset):
         raise DatasetError(f"schema: {name} is missing")
+    elsewhere = dataset.is_virtual and any(part.file_name != "." for part in dataset.virtual_sources())
+    if elsewhere or dataset.external:
+        raise DatasetError(f"schema: the data of {name} lie in another file, which isn't opened")
     return dataset
+
+
+def names_in(group: h5py.Group) -> list[str]:
+    """What a group holds; links aren't followed, as `in` would."""
+    return [str(name) for name in group]
+
+
+def _item(parent: h5py.Group, name: str) -> Any:
+    """What has a name, None where nothing has. Raises `DatasetError` for what lies in another file."""
+    item: Any = parent
+    for part in filter(None, name.split("/")):
+        if not isinstance(item, h5py.Group):
+            return None
+        if isinstance(item.get(part, getlink=True), h5py.ExternalLink):
+            raise DatasetError(f"schema: {name} is a link to another file, which isn't opened")
+        item = item.get(part)
+    # A link within the file may lead to one that leaves it.
+    if item is not None and item.file.filename != parent.file.filename:
+        raise DatasetError(f"schema: {name} is a link to another file, which isn't opened")
+    return item
 
 
 def vector_width(group: h5py.Group, name: str, length: int | None = None) -> int:
@@ -219,15 +244,17 @@ def find_cameras(group: h5py.Group, folder: str, length: int, suffixes: str = ""
     Raises `DatasetError` where one has more or fewer than `length` pictures, or where the first can't be read.
     """
     found = {}
-    for name, dataset in group_of(group, folder).items():
-        if not isinstance(dataset, h5py.Dataset) or "depth" in name:
+    for name in names_in(group_of(group, folder)):
+        if "depth" in name or not isinstance(_item(group, f"{folder}/{name}"), h5py.Dataset):
             continue
+        dataset = dataset_of(group, f"{folder}/{name}")
         camera = _camera(dataset, f"{folder}/{name}")
         if camera and len(dataset) != length:
             raise DatasetError(f"length: {folder}/{name} has {len(dataset)} pictures for {length} actions")
-        short = re.sub(f"({suffixes})$", "", name) if suffixes else name
+        plain = re.sub(r"[^\w-]", "_", name)
+        short = re.sub(f"({suffixes})$", "", plain) if suffixes else plain
         if camera:
-            found[name if short in found or not short else short] = camera
+            found[plain if short in found or not short else short] = camera
     return found
 
 
@@ -261,6 +288,21 @@ def _picture(row: Any, camera: Camera, where: str) -> np.ndarray:
 def attributes(group: h5py.Group) -> dict[str, Any]:
     """A group's attributes as JSON; those that hold JSON are read."""
     return {name: _plain(value) for name, value in group.attrs.items()}
+
+
+def rate_of(value: Any) -> float | None:
+    """Frames a second in an attribute; None where it is no positive number."""
+    try:
+        rate = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return rate if math.isfinite(rate) and rate > 0 else None
+
+
+def few_of(values: Sequence[Any]) -> str:
+    """The different ones among values, a few of them."""
+    texts = list(dict.fromkeys(str(value)[:20] for value in values))
+    return ", ".join(texts[:3]) + (" …" if len(texts) > 3 else "")
 
 
 def _plain(value: Any) -> Any:

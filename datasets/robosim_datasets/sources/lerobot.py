@@ -106,7 +106,7 @@ class LeRobotSource:
             reward=outcomes.get("next.reward"),
             success=None if success is None else success.astype(bool),
             environment_state=self._environment_state(table, where),
-            timestamps=_times(table),
+            timestamps=_times(table, where),
             split=row["split"] if row else self._splits.get(episode),
             metadata=_more(place, done),
             row=row,
@@ -305,7 +305,11 @@ def _described_by_itself(info: SourceInfo, mine: Own) -> SourceInfo:
 def _split_of_episodes(info: dict[str, Any], tables: Tables) -> dict[int, str]:
     """Split by episode, from `splits` in `meta/info.json`: ranges "from:to"."""
     splits: dict[int, str] = {}
-    for name, text in (info.get("splits") or {}).items():
+    ranges = info.get("splits") or {}
+    if not isinstance(ranges, dict):
+        tables.faults.append(Fault("schema", own.INFO_JSON, "splits has no ranges by name"))
+        return splits
+    for name, text in ranges.items():
         try:
             start, stop = (int(number) for number in str(text).split(":"))
         except ValueError:
@@ -326,10 +330,15 @@ def _vector(table: pa.Table, vector: Vector, where: str) -> np.ndarray:
     return to_array(table, vector.key, len(vector.names), where)
 
 
-def _times(table: pa.Table) -> np.ndarray | None:
+def _times(table: pa.Table, where: str) -> np.ndarray | None:
     if "timestamp" not in table.column_names:
         return None
-    return table["timestamp"].to_numpy().astype(np.float64)
+    times = to_array(table, "timestamp", 1, where, np.float64)[:, 0]
+    wrong = np.flatnonzero(~np.isfinite(times))
+    wrong = wrong if len(wrong) else np.flatnonzero(np.diff(times) <= 0) + 1
+    if len(wrong):
+        raise DatasetError(f"{where}: its time stamps don't rise at frame {wrong[0]}; restore it")
+    return times
 
 
 def _more(place: Place, done: np.ndarray | None) -> dict[str, Any]:

@@ -1,19 +1,25 @@
 """The episode tables of a LeRobotDataset, v2 and v3: how long each episode is and in which files it lies.
 
-What can't be read of a table becomes a fault; the episodes in the rest of it stay.
+What can't be read of a table becomes a fault; the episodes in the rest of it stay. The tables may come from anywhere:
+they name files within the dataset and no others.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from string import Formatter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from robosim.errors import DatasetError
 from robosim_datasets.faults import Fault
 from robosim_datasets.lerobot_format import DATA_PATH, INFO_JSON, VIDEO_PATH
 
@@ -26,12 +32,18 @@ PATHS = {
 }
 """Where data and videos lie, if `meta/info.json` doesn't say."""
 
+FIELDS = {2: ("episode_chunk", "episode_index", "video_key"), 3: ("chunk_index", "file_index", "video_key")}
+"""What may stand in braces there."""
+
+FORMAT = re.compile(r"0?[1-9]?d?")
+"""How a number may be written: a width of hundreds of millions would fill the memory."""
+
 MORE_EPISODES = 1000
 """So many episodes may be missing from the table and still be counted; a larger number is a damaged one."""
 
 PLACE_COLUMNS = ("episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index")
 ROW_ERRORS = (KeyError, TypeError, ValueError, IndexError, AttributeError)
-"""What a row of a damaged table, or a path template with other fields, gives."""
+"""What a row of a damaged table gives."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ def _read_places(
     rows, said = list(rows), info.get("total_episodes")
     believed = said if isinstance(said, int) and 0 <= said <= len(rows) + MORE_EPISODES else 0
     usual = dict(zip(("data_path", "video_path"), PATHS[version], strict=True))
-    info = {**info, **{key: info.get(key) or path for key, path in usual.items()}}
+    info = {**info, **{key: _template(key, info.get(key) or usual[key], FIELDS[version]) for key in usual}}
     for where, row in rows:
         number = row.get("episode_index") if isinstance(row, dict) else None
         try:
@@ -127,7 +139,7 @@ def find_faults(root: Path, tables: Tables) -> Iterator[Fault]:
     for number, place in sorted(tables.places.items()):
         for path in [place.data, *(clip.path for clip in place.clips.values())]:
             if path not in there:
-                there[path] = path.is_file()
+                there[path] = os.path.isfile(path)
             if not there[path]:
                 yield Fault("damaged", name_of(root, path), "the file is missing", number)
         for key, clip in place.clips.items():
@@ -141,24 +153,59 @@ def name_of(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
+def inside(root: Path, name: str) -> Path:
+    """The file `name` within a dataset. Raises `ValueError` for a name that leads elsewhere.
+
+    By the name alone: in the Hub's cache the files themselves are links to elsewhere.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{name[:80]!r} isn't within the dataset")
+    return root / path
+
+
+def regular(path: Path) -> None:
+    """Raise `FileNotFoundError` unless there is a file: a link to a device may have no end."""
+    if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
+
+
+def _template(key: str, template: Any, fields: tuple[str, ...]) -> str:
+    """`template` if it holds only these fields, numbers in at most nine places. Raises `DatasetError` for others."""
+    try:
+        parts = list(Formatter().parse(template))
+    except (TypeError, ValueError):
+        parts = [("", "", "", None)]
+    for _, name, form, conversion in parts:
+        plain = not form if name == "video_key" else FORMAT.fullmatch(form or "")
+        if name is not None and (name not in fields or conversion or not plain):
+            raise DatasetError(
+                f"{INFO_JSON} says {key} {str(template)[:80]!r}, which is no path with the fields "
+                f"{', '.join(fields)}; restore it"
+            )
+    return template
+
+
 def _place_v2(root: Path, info: dict[str, Any], video_keys: tuple[str, ...], row: dict[str, Any]) -> Place:
     number = int(row["episode_index"])
     fields = {"episode_index": number, "episode_chunk": number // int(info.get("chunks_size") or 1000)}
-    clips = {key: Clip(root / info["video_path"].format(video_key=key, **fields)) for key in video_keys}
+    clips = {
+        key: Clip(inside(root, info["video_path"].format(video_key=key, **fields))) for key in video_keys
+    }
+    data = inside(root, info["data_path"].format(video_key="", **fields))
     more = {key: value for key, value in row.items() if key not in PLACE_COLUMNS}
-    return Place(_length(row), _tasks(row), root / info["data_path"].format(**fields), clips, more)
+    return Place(_length(row), _tasks(row), data, clips, more)
 
 
 def _place_v3(root: Path, info: dict[str, Any], video_keys: tuple[str, ...], row: dict[str, Any]) -> Place:
     clips = {key: _clip(root, info, key, row) for key in video_keys}
-    data = info["data_path"].format(
-        chunk_index=int(row["data/chunk_index"]), file_index=int(row["data/file_index"])
-    )
+    chunk, file = int(row["data/chunk_index"]), int(row["data/file_index"])
+    data = inside(root, info["data_path"].format(video_key="", chunk_index=chunk, file_index=file))
     more = {key: value for key, value in row.items() if key not in PLACE_COLUMNS and "/" not in key}
     length = _length(row)
     if "dataset_from_index" in row and row["dataset_to_index"] - row["dataset_from_index"] != length:
         raise ValueError(f"{length} frames in rows {row['dataset_from_index']} to {row['dataset_to_index']}")
-    return Place(length, _tasks(row), root / data, clips, more)
+    return Place(length, _tasks(row), data, clips, more)
 
 
 def _clip(root: Path, info: dict[str, Any], key: str, row: dict[str, Any]) -> Clip:
@@ -168,7 +215,7 @@ def _clip(root: Path, info: dict[str, Any], key: str, row: dict[str, Any]) -> Cl
         chunk_index=int(row[f"videos/{key}/chunk_index"]),
         file_index=int(row[f"videos/{key}/file_index"]),
     )
-    return Clip(root / path, start, round((stop - start) * float(info["fps"])))
+    return Clip(inside(root, path), start, round((stop - start) * float(info["fps"])))
 
 
 def _length(row: dict[str, Any]) -> int:
@@ -186,6 +233,7 @@ def _tasks(row: dict[str, Any]) -> tuple[str, ...]:
 def _jsonl(root: Path, name: str, tables: Tables) -> Iterator[tuple[str, Any]]:
     """The rows of a file with one JSON object a line."""
     try:
+        regular(root / name)
         lines = (root / name).read_bytes().splitlines()
     except OSError as error:
         tables.faults.append(Fault("damaged", name, f"the file can't be read ({error.strerror})"))
@@ -216,6 +264,7 @@ def _parquet_tasks(root: Path, tables: Tables) -> Iterator[tuple[str, dict[str, 
 
 def _parquet(root: Path, path: Path, tables: Tables) -> list[dict[str, Any]]:
     try:
+        regular(path)
         names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
         return pq.read_table(path, columns=names).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

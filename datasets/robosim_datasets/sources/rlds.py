@@ -6,6 +6,7 @@ picture but those of a camera that shows one and the same picture throughout an 
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from robosim.errors import DatasetError
 from robosim.spec import ActionKind
 from robosim_datasets.faults import Fault
 from robosim_datasets.sources import tfrecord
+from robosim_datasets.sources.opening import one_by_one
 from robosim_datasets.sources.pictures import ERRORS, decode_picture, is_black, picture_size
 from robosim_datasets.sources.rlds_features import (
     Columns,
@@ -63,10 +65,11 @@ class RldsSource:
 
     def __init__(self, path: Path) -> None:
         self.root = path
+        self._last = threading.local()
         files = record_files(path)
         self._layout = read_layout(files[0].parent, files, whole=path.is_dir())
         self._entries: list[_Entry] = []
-        for file in files:
+        for file in one_by_one(files):
             self._scan(file)
         self._columns = choose_columns(self._layout.features)
         shown = self._shown_cameras()
@@ -85,12 +88,13 @@ class RldsSource:
         if entry.black:
             metadata["black_cameras"] = list(entry.black)
         reward = values.get("steps/reward")
+        rewarded = isinstance(reward, np.ndarray) and len(reward) == length
         return SourceEpisode(
             length=length,
             state=_concatenate(self._columns.state, values, length),
             action=_concatenate(self._columns.action, values, length),
             instruction=entry.instruction,
-            reward=reward if isinstance(reward, np.ndarray) and len(reward) == length else None,
+            reward=np.array(reward, np.float32) if rewarded else None,
             split=entry.split,
             metadata=metadata,
         )
@@ -122,7 +126,10 @@ class RldsSource:
         return picture
 
     def _load(self, episode: int) -> tuple[_Entry, dict[str, Values]]:
-        """An episode's features. Raises `DatasetError` for one that is damaged or doesn't exist."""
+        """An episode's features. Raises `DatasetError` for one that is damaged or doesn't exist.
+
+        A thread keeps its last one: numbers and cameras of an episode are read one after another.
+        """
         if not 0 <= episode < len(self._entries):
             raise DatasetError(
                 f"{self.root} has no episode {episode}; it has {len(self._entries)}, counted from 0"
@@ -132,7 +139,12 @@ class RldsSource:
             raise DatasetError(
                 f"{self._where(episode)} is damaged: {entry.fault}; restore it or leave it out"
             )
-        return entry, tfrecord.parse_example(tfrecord.read_record(entry.path, entry.record))
+        number, values = getattr(self._last, "record", (None, None))
+        if number != episode or values is None:
+            self._last.record = None, None  # two records at a time may be too much
+            values = tfrecord.parse_example(tfrecord.read_record(entry.path, entry.record))
+            self._last.record = episode, values
+        return entry, values
 
     def _where(self, episode: int) -> str:
         entry = self._entries[episode]
@@ -248,7 +260,7 @@ class RldsSource:
 
     def _notes(self, good: Sequence[_Entry], shown: Counter[str], known: Known | None) -> Iterator[str]:
         if known is None:
-            yield "RLDS doesn't say how many frames a second there are: set fps="
+            yield "RLDS doesn't say how many frames a second there are: set source_fps="
         else:
             yield f"{known.fps:g} frames/s is what the makers of {self._layout.name} say; the files don't"
         for name in self._columns.cameras:

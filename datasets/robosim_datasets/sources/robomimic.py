@@ -18,13 +18,17 @@ from robosim_datasets.sources.hdf5_episodes import (
     attributes,
     counting_order,
     dataset_of,
+    few_of,
     find_cameras,
     first_readable,
     group_of,
     hdf5_files,
+    names_in,
+    rate_of,
     reason_of,
     vector_width,
 )
+from robosim_datasets.sources.opening import one_by_one
 from robosim_datasets.sources.source import SourceInfo
 
 STATES = (
@@ -40,7 +44,7 @@ SPLITS = ("test", "valid", "validation", "val", "train")
 """Filter keys that are splits. A demonstration in several counts to the first: none is trained on by mistake."""
 
 OSC_NAMES = ("x", "y", "z", "ax", "ay", "az", "gripper")
-"""Of OSC_POSE's numbers: the tool's motion, its turn as axis times angle, the gripper."""
+"""Of OSC_POSE's numbers: the tool's motion, its turn as axis times angle, the gripper. Two arms follow each other."""
 
 
 def open_robomimic(path: Path) -> Hdf5Source:
@@ -50,7 +54,7 @@ def open_robomimic(path: Path) -> Hdf5Source:
     faults: list[Fault] = []
     tops: dict[str, dict[str, Any]] = {}
     files = hdf5_files(path)
-    for file in files:
+    for file in one_by_one(files):
         try:
             with h5py.File(file, "r") as opened:
                 tops[file.name] = attributes(group_of(opened, "data"))
@@ -77,9 +81,8 @@ def looks_like_robomimic(path: Path) -> bool:
     """Whether the first HDF5 file at `path` that opens has `data/demo_k`."""
     try:
         for file in first_readable(path):
-            data = file.get("data")
-            return isinstance(data, h5py.Group) and any(str(name).startswith("demo") for name in data)
-    except H5_ERRORS:
+            return any(name.startswith("demo") for name in names_in(group_of(file, "data")))
+    except (DatasetError, *H5_ERRORS):
         pass
     return False
 
@@ -93,14 +96,16 @@ def _describe(
     episodes: int,
 ) -> SourceInfo:
     env = [_environment(top) for top in tops.values()]
-    rates = {float(kwargs["control_freq"]) for kwargs in env if kwargs.get("control_freq")}
+    said = [kwargs["control_freq"] for kwargs in env if kwargs.get("control_freq")]
+    rates = {rate_of(value) for value in said}
+    fps = rates.pop() if len(rates) == 1 else None
     robots = {str(robot).lower() for kwargs in env for robot in _listed(kwargs.get("robots"))}
     kinds: set[ActionKind] = {_action_kind(kwargs) for kwargs in env}
     return SourceInfo(
         layout="robomimic (HDF5)",
         name=path.stem,
         cameras=source.camera_sizes(),
-        fps=rates.pop() if len(rates) == 1 else None,
+        fps=fps,
         state_names=source.good[0].state_names,
         action_names=source.good[0].action_names,
         action_kind=next(iter(kinds)) if len(kinds) == 1 else "other",
@@ -110,15 +115,20 @@ def _describe(
         instructions=source.instructions(),
         splits=source.splits(),
         metadata={"files": dict(tops)},
-        notes=tuple(_notes(source, tops, kinds)),
+        notes=(*_rate_notes(fps, said), *_notes(source, tops, kinds)),
         faults=tuple(faults),
         bytes=sum(file.stat().st_size for file in files),
     )
 
 
+def _rate_notes(fps: float | None, said: list[Any]) -> Iterator[str]:
+    if fps is None and said:
+        yield f"the files' control_freq is {few_of(said)}, which is no single rate: set source_fps="
+    elif fps is None:
+        yield "the files don't say how many frames a second there are: set source_fps="
+
+
 def _notes(source: Hdf5Source, tops: Mapping[str, dict[str, Any]], kinds: set[ActionKind]) -> Iterator[str]:
-    if not any(_environment(top).get("control_freq") for top in tops.values()):
-        yield "the files don't say how many frames a second there are: set fps="
     if "ee_delta" in kinds:
         yield "actions of OSC_POSE are scaled: −1 … 1 is the largest motion in a period"
     # robosuite renders with OpenGL's rows, the lowest first. robomimic's converter turns them (EnvRobosuite), LIBERO's
@@ -135,7 +145,7 @@ def _demos(path: Path, file: h5py.File, top: Mapping[str, Any]) -> Iterator[Plac
     problem = top.get("problem_info")
     sentence = problem.get("language_instruction", "") if isinstance(problem, dict) else ""
     osc = _action_kind(_environment(top)) == "ee_delta"
-    for name in sorted(group_of(file, "data"), key=counting_order):
+    for name in sorted(names_in(group_of(file, "data")), key=counting_order):
         place = Place(path, f"data/{name}", instruction=str(sentence))
         place.metadata = {"demo": name, "filters": [key for key, names in filters.items() if name in names]}
         place.split = next((key for key in SPLITS if key in place.metadata["filters"]), None)
@@ -152,23 +162,22 @@ def _fill(place: Place, demo: h5py.Group, osc: bool) -> None:
     place.length = len(dataset_of(demo, "actions"))
     if not place.length:
         raise DatasetError("length: it has no steps")
-    if "obs" not in demo:
+    there = names_in(demo)
+    if "obs" not in there:
         raise DatasetError("schema: it has no observations; robomimic's dataset_states_to_obs.py makes them")
     width = vector_width(demo, "actions")
     place.action = ("actions",)
-    place.action_names = (
-        OSC_NAMES if osc and width == len(OSC_NAMES) else tuple(f"action_{i}" for i in range(width))
-    )
+    place.action_names = _action_names(width, osc)
     place.state = _state(demo)
     for name in place.state:
         count, short = vector_width(demo, name, place.length), name.removeprefix("obs/")
         place.state_names += tuple(f"{short}_{i}" for i in range(count))
     place.cameras = find_cameras(demo, "obs", place.length, "_image|_rgb")
-    if "rewards" in demo:
+    if "rewards" in there:
         vector_width(demo, "rewards", place.length)
         place.reward = "rewards"
     used = {camera.dataset for camera in place.cameras.values()} | set(place.state)
-    place.left_out = tuple(str(name) for name in group_of(demo, "obs") if f"obs/{name}" not in used)
+    place.left_out = tuple(name for name in names_in(group_of(demo, "obs")) if f"obs/{name}" not in used)
     attrs = attributes(demo)
     meta = attrs.get("ep_meta")
     place.metadata["ep_meta"] = meta if isinstance(meta, dict) else {}
@@ -178,9 +187,18 @@ def _fill(place: Place, demo: h5py.Group, osc: bool) -> None:
         raise DatasetError(f"length: num_samples says {declared} steps, there are {place.length} actions")
 
 
+def _action_names(width: int, osc: bool) -> tuple[str, ...]:
+    """OSC_POSE's names for each arm, else `action_0` and so on."""
+    if osc and width == len(OSC_NAMES):
+        return OSC_NAMES
+    if osc and width == 2 * len(OSC_NAMES):
+        return tuple(f"robot{arm}_{name}" for arm in range(2) for name in OSC_NAMES)
+    return tuple(f"action_{i}" for i in range(width))
+
+
 def _state(demo: h5py.Group) -> tuple[str, ...]:
     """The datasets of the state; none where there is no set that is known."""
-    there = set(group_of(demo, "obs"))
+    there = set(names_in(group_of(demo, "obs")))
     for names in STATES:
         if there.issuperset(names):
             second = tuple(name.replace("robot0", "robot1") for name in names)
@@ -191,11 +209,10 @@ def _state(demo: h5py.Group) -> tuple[str, ...]:
 
 def _filters(file: h5py.File) -> dict[str, set[str]]:
     """Names of the demonstrations by filter key."""
-    mask = file.get("mask")
-    if not isinstance(mask, h5py.Group):
+    if "mask" not in names_in(file):
         return {}
-    keys = [str(key) for key in mask]
-    return {key: {bytes(name).decode() for name in dataset_of(mask, key)[()]} for key in keys}
+    mask = group_of(file, "mask")
+    return {key: {bytes(name).decode() for name in dataset_of(mask, key)[()]} for key in names_in(mask)}
 
 
 def _environment(top: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,10 +226,10 @@ def _action_kind(kwargs: Mapping[str, Any]) -> ActionKind:
     """What the controllers make of an action: robosuite names them, and whether they take differences."""
     controllers = list(_controllers(kwargs.get("controller_configs")))
     types = {str(c.get("type")) for c in controllers}
-    deltas = {c.get("control_delta", c.get("input_type", "delta") == "delta") for c in controllers}
-    if types == {"OSC_POSE"} and deltas == {True}:
+    deltas = [c.get("control_delta", c.get("input_type", "delta") == "delta") for c in controllers]
+    if types == {"OSC_POSE"} and all(delta is True for delta in deltas):
         return "ee_delta"
-    if types == {"JOINT_POSITION"} and deltas == {False}:
+    if types == {"JOINT_POSITION"} and all(delta is False for delta in deltas):
         return "joint_position"
     return "other"
 
@@ -223,7 +240,8 @@ def _controllers(config: Any) -> Iterator[Mapping[str, Any]]:
         if isinstance(entry, dict) and "body_parts" in entry:
             parts = entry["body_parts"]
             arms = parts.get("arms", parts) if isinstance(parts, dict) else {}
-            yield from (arms[side] for side in ("right", "left") if isinstance(arms.get(side), dict))
+            sides = (arms.get(side) for side in ("right", "left")) if isinstance(arms, dict) else ()
+            yield from (side for side in sides if isinstance(side, dict))
         elif isinstance(entry, dict):
             yield entry
 

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-from PIL import Image
 
 from robosim.errors import DatasetError
 from robosim_datasets.sources import video_frames
 from robosim_datasets.sources.cut_files import missing_end
 from robosim_datasets.sources.hdf5_episodes import counting_order
-from robosim_datasets.sources.pictures import ERRORS
+from robosim_datasets.sources.opening import one_by_one
+from robosim_datasets.sources.pictures import ERRORS, open_picture
 from robosim_datasets.sources.source import SourceEpisode, SourceInfo
 
 CAMERA = "video"
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 ANIMATIONS = (".gif", ".webp")
 SUFFIXES = VIDEOS + ANIMATIONS
+FORMATS = ("GIF", "WEBP")
+"""Pillow's names of animations."""
 
 GIF_PERIOD = 0.1
 """Seconds that players show a frame whose duration is written as zero."""
@@ -37,7 +38,9 @@ class _File:
     width: int = 0
     fps: float = 0.0
     times: np.ndarray | None = None
-    """float64 [T], seconds from the beginning"""
+    """float64 [T], seconds from the first frame on: files have rates of their own, telephones' aren't even"""
+    start: float | None = None
+    """Seconds of the first frame in the file, by which frames are found; None: they can only be counted"""
     fault: str = ""
     instruction: str = ""
 
@@ -47,7 +50,7 @@ class VideoSource:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._files = [_inspect(path) for path in video_files(root)]
+        self._files = [_inspect(path) for path in one_by_one(video_files(root))]
         good = [file for file in self._files if not file.fault]
         if not good:
             reason = self._files[0].fault if self._files else f"no file ends in {', '.join(SUFFIXES)}"
@@ -95,10 +98,9 @@ class VideoSource:
             raise DatasetError(
                 f"{self._where(episode)} has {len(times)} frames, not those that are asked for"
             )
-        decode = _animation_frames if file.path.suffix.lower() in ANIMATIONS else video_frames.decode_numbers
         try:
-            yield from decode(file.path, numbers)
-        except (DatasetError, EOFError, *ERRORS) as error:
+            yield from _decode(file, times, numbers)
+        except (DatasetError, *ERRORS) as error:
             raise DatasetError(
                 f"{self._where(episode)} can't be decoded ({error}); restore it or leave it out"
             ) from error
@@ -149,34 +151,41 @@ def _inspect(path: Path) -> _File:
         elif not file.fault:
             facts = video_frames.probe(path)
             file.height, file.width, file.fps = facts.height, facts.width, facts.fps
-            file.times = _shown_times(path, facts)
+            shown = video_frames.frame_times(path)
+            if shown is None or len(shown) != facts.frames:
+                file.times = np.arange(facts.frames) / facts.fps
+            else:
+                file.times, file.start = shown - shown[0], float(shown[0])
         if not file.fault and (file.times is None or len(file.times) < 2):
             file.fault = "it has a single frame"
-        sentence = path.with_suffix(".txt")
-        file.instruction = " ".join(sentence.read_text().split()) if sentence.is_file() else ""
-    except (DatasetError, EOFError, *ERRORS) as error:
+    except (DatasetError, *ERRORS) as error:
         file.fault = " ".join(str(error).split()) or type(error).__name__
+    file.instruction = _sentence(path.with_suffix(".txt"))
     return file
 
 
-def _shown_times(path: Path, facts: video_frames.VideoFacts) -> np.ndarray:
-    """When each frame is shown, float64 [T] in seconds: telephones don't record at an even rate.
+def _sentence(path: Path) -> str:
+    """The text beside a video on one line; "" if there is none. Letters in another encoding than UTF-8 are lost."""
+    try:
+        return " ".join(path.read_text("utf-8-sig", errors="replace").split()) if path.is_file() else ""
+    except OSError:
+        return ""
 
-    By the packets, without decoding; even steps where not every frame has its packet with a time.
-    """
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-        times = [float(p.pts * p.time_base) for p in packets if p.pts is not None and p.time_base]
-    shown = np.sort(np.asarray(times, np.float64))
-    if len(shown) != facts.frames or (np.diff(shown) <= 0).any():
-        return np.arange(facts.frames) / facts.fps
-    return shown - shown[0]
+
+def _decode(file: _File, times: np.ndarray, numbers: list[int]) -> Iterator[np.ndarray]:
+    if file.path.suffix.lower() in ANIMATIONS:
+        return _animation_frames(file.path, numbers)
+    if file.start is None:
+        return video_frames.decode_numbers(file.path, numbers)
+    half_a_step = float(np.diff(times).min()) / 2
+    return video_frames.decode_times(
+        file.path, file.start + times[numbers], min(video_frames.SLACK, half_a_step)
+    )
 
 
 def _inspect_animation(file: _File) -> None:
     """Size and times of an animated GIF or WebP, whose frames have durations of their own."""
-    with Image.open(file.path) as picture:
+    with open_picture(file.path, FORMATS) as picture:
         file.height, file.width = picture.height, picture.width
         durations = []
         for number in range(getattr(picture, "n_frames", 1)):
@@ -188,7 +197,7 @@ def _inspect_animation(file: _File) -> None:
 
 
 def _animation_frames(path: Path, numbers: Sequence[int]) -> Iterator[np.ndarray]:
-    with Image.open(path) as picture:
+    with open_picture(path, FORMATS) as picture:
         for number in numbers:
             picture.seek(number)
             yield np.asarray(picture.convert("RGB"))

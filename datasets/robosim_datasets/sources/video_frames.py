@@ -1,16 +1,19 @@
 """Frames of any video file, one at a time: whatever codec, frame size and rate it has, with B-frames and sound.
 
 A frame is found by its time stamp, never by counting packets, so that seeking to a key frame and decoding from the
-beginning give the same picture. (In containers without times it is counted.)
+beginning give the same picture. (In containers without times it is counted.) Sizes and pictures are as players show
+them: telephones store how the picture is to be turned.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -22,6 +25,9 @@ from robosim.errors import DatasetError
 
 SLACK = 1e-3
 """Seconds by which a frame may come early and is still taken without a look at the next one."""
+
+FAR = 5.0
+"""Seconds to the next frame that is asked for from which on a key frame before it is looked for."""
 
 TIMED = ("mp4", "matroska")
 """Containers that give every frame its time; of others the frames are counted."""
@@ -45,10 +51,32 @@ def probe(path: Path) -> VideoFacts:
     """Size, rate and number of frames. Raises `DatasetError` naming a file that is missing, damaged or no video."""
     with _opened(path) as (container, stream):
         fps = float(stream.average_rate or stream.guessed_rate or 0)
-        frames = stream.frames if _is_counted(stream) else _count(container, stream)
-        if not frames or not fps or not stream.width or not stream.height:
+        frames = stream.frames if _is_counted(stream) else None
+        first = next(_decoded(container, stream, path), None)  # only frames say how they are turned
+        if first is None or not fps or not first.width or not first.height:
             raise DatasetError(f"{path} has a video stream without frames; restore the file or leave it out")
-        return VideoFacts(stream.height, stream.width, fps, frames)
+        turned = _turn(first).transposed
+        height, width = (first.width, first.height) if turned else (first.height, first.width)
+    if frames is None:
+        with _opened(path) as (container, stream):
+            frames = _count(container, stream)
+    return VideoFacts(height, width, fps, frames)
+
+
+def frame_times(path: Path) -> np.ndarray | None:
+    """Seconds from the beginning of the file's video at which each frame is shown, float64 [T]; nothing is decoded.
+
+    None where the container has no times, or not every packet shows a frame of its own.
+    """
+    with _opened(path) as (container, stream):
+        if not _is_timed(container) or stream.codec_context.name in HIDDEN_PACKETS:
+            return None
+        zero, unit = stream.start_time or 0, stream.time_base or Fraction(1)
+        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
+    if len(stamps) < len(packets) or len(set(stamps)) < len(stamps):
+        return None
+    return np.asarray([float((stamp - zero) * unit) for stamp in stamps], np.float64)
 
 
 def decode_numbers(
@@ -60,44 +88,63 @@ def decode_numbers(
     period away; with `fps` None it is the n-th that the file shows. A number may come more than once. Raises
     `DatasetError` naming the file when it is missing, can't be decoded or doesn't hold one of the frames.
     """
-    numbers, done = [int(number) for number in numbers], 0
-    # Where pictures lean on those before their key frame (open GOPs), only the beginning gives them all.
-    for seek in (True, False) if fps else (False,):
-        try:
-            for pixels in _decode(Path(path), numbers[done:], start, fps, seek):
-                yield pixels
-                done += 1
-            return
-        except DatasetError:
-            if not seek:
-                raise
+    numbers = [int(number) for number in numbers]
+    if fps is None:
+        yield from _counted(Path(path), numbers)
+    else:
+        yield from decode_times(path, [start + number / fps for number in numbers], 0.5 / fps)
 
 
-def _decode(
-    path: Path, numbers: list[int], start: float, fps: float | None, seek: bool
-) -> Iterator[np.ndarray]:
-    """`decode_numbers` from the last key frame before the first number (`seek`) or from the beginning."""
-    if not numbers:
+def decode_times(path: Path, times: Sequence[float] | np.ndarray, tolerance: float) -> Iterator[np.ndarray]:
+    """The frames nearest to the ascending `times`, in seconds after the beginning of the file's video.
+
+    A frame may be `tolerance` seconds away. See `decode_numbers`.
+    """
+    wanted = np.asarray(times, np.float64)
+    for part in np.split(wanted, np.flatnonzero(np.diff(wanted) > FAR) + 1):
+        done = 0
+        # Where pictures lean on those before their key frame (open GOPs), only the beginning gives them all.
+        for seek in (True, False):
+            try:
+                for pixels in _decode(Path(path), part[done:].tolist(), tolerance, seek):
+                    yield pixels
+                    done += 1
+                break
+            except DatasetError:
+                if not seek:
+                    raise
+
+
+def _decode(path: Path, times: list[float], tolerance: float, seek: bool) -> Iterator[np.ndarray]:
+    """`decode_times` from the last key frame before the first time (`seek`) or from the beginning."""
+    if not times:
         return
     with _opened(path) as (container, stream):
-        if fps and not set(container.format.name.split(",")).isdisjoint(TIMED):
-            times = [start + number / fps for number in numbers]
+        if _is_timed(container):
             frames = _timed(container, stream, times[0] if seek else None, path)
-            found = _by_time(frames, times, 0.5 / fps, path)
+            found = _by_time(frames, times, tolerance, path)
         else:
-            rate = float(stream.average_rate or 0) if fps else None
-            counts = [round((start + n / fps) * rate) for n in numbers] if fps and rate else numbers
-            found = _by_count(_decoded(container, stream, path), counts, path)
-        to_pixels = _converter(stream, path)
-        for frame in found:
-            yield to_pixels(frame)
+            rate = float(stream.average_rate or 0) or 0.5 / tolerance
+            found = _by_count(_decoded(container, stream, path), [round(time * rate) for time in times], path)
+        yield from map(_converter(stream, path), found)
+
+
+def _counted(path: Path, numbers: list[int]) -> Iterator[np.ndarray]:
+    """The frames with these numbers in the order in which they are shown."""
+    if numbers:
+        with _opened(path) as (container, stream):
+            found = _by_count(_decoded(container, stream, path), numbers, path)
+            yield from map(_converter(stream, path), found)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """A file's first video stream; FFmpeg's errors as `DatasetError`."""
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        if not os.path.isfile(path):
+            raise DatasetError(f"{path} is no file that can be read; restore it or leave it out")
+        # An absolute path: FFmpeg takes what stands before a colon for a protocol.
+        with av.open(str(path.absolute()), metadata_errors="replace") as container:
             stream = next((stream for stream in container.streams.video if stream.codec_context), None)
             if stream is None:
                 raise DatasetError(f"{path} holds no video that can be decoded; restore it or leave it out")
@@ -106,6 +153,10 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     except (FFmpegError, OSError, ValueError, ArithmeticError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"{path} can't be decoded ({reason}); restore it or leave it out") from error
+
+
+def _is_timed(container: InputContainer) -> bool:
+    return not set(container.format.name.split(",")).isdisjoint(TIMED)
 
 
 def _is_counted(stream: av.VideoStream) -> bool:
@@ -171,6 +222,33 @@ def _by_count(
         yield frame
 
 
+class _Turn(NamedTuple):
+    """How stored rows and columns become those that are shown: exchanged, then mirrored."""
+
+    transposed: bool = False
+    upside_down: bool = False
+    mirrored: bool = False
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3], or [W, H, 3] where rows and columns are exchanged."""
+        if not any(self):
+            return pixels
+        pixels = pixels.swapaxes(0, 1) if self.transposed else pixels
+        pixels = pixels[::-1] if self.upside_down else pixels
+        return np.ascontiguousarray(pixels[:, ::-1] if self.mirrored else pixels)
+
+
+def _turn(frame: av.VideoFrame) -> _Turn:
+    """From a frame's display matrix [3, 3]: (x, y) is shown at (a x + c y, b x + d y), in quarter turns."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return _Turn()
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return _Turn(False, d < 0, a < 0)
+    return _Turn(True, b < 0, c < 0)
+
+
 def _converter(stream: av.VideoStream, path: Path) -> Callable[[av.VideoFrame], np.ndarray]:
     """From decoded frames to uint8 [H, W, 3]; refuses changes of size."""
     size, reformatter = (stream.height, stream.width), VideoReformatter()
@@ -181,6 +259,6 @@ def _converter(stream: av.VideoStream, path: Path) -> Callable[[av.VideoFrame], 
                 f"{path} changes from {size[1]}×{size[0]} to {frame.width}×{frame.height} pixels at "
                 f"{frame.time} s; cut it there or leave it out"
             )
-        return reformatter.reformat(frame, format="rgb24").to_ndarray()
+        return _turn(frame).apply(reformatter.reformat(frame, format="rgb24").to_ndarray())
 
     return to_pixels

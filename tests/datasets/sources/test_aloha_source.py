@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -82,6 +84,60 @@ def test_one_file_and_one_arm(tmp_path: Path, recording: Recording):
     assert source.info.action_names[7:] == ("base_linear", "base_angular")
     assert (source.info.fps, source.info.episodes) == (30, 1)
     np.testing.assert_array_equal(source.read(0).action[:, 7:], np.ones((7, 2)))
+
+
+@pytest.mark.parametrize("said", ["30 Hz", [30, 30], float("inf"), 0])
+def test_a_rate_that_is_no_number_is_said_and_not_taken(files: list[Path], said: object):
+    for path in files:
+        with h5py.File(path, "r+") as file:
+            file.attrs["fps"] = said
+    info = open_aloha(files[0].parent).info
+    assert info.fps == 50
+    assert any("the files say" in note and "set source_fps=" in note for note in info.notes)
+
+
+def _link_out(file: h5py.File, name: str, other: Path) -> None:
+    file[name] = h5py.ExternalLink(other.name, name)
+
+
+def _link_out_by_a_detour(file: h5py.File, name: str, other: Path) -> None:
+    file["way"] = h5py.ExternalLink(other.name, "/")
+    file[name] = h5py.SoftLink(f"/way/{name}")
+
+
+def _store_out(file: h5py.File, name: str, other: Path) -> None:
+    storage = [(other.name, 0, 7 * 20 * 28 * 3)]
+    file.create_dataset(name, (7, 20, 28, 3), np.uint8, external=storage)
+
+
+def _compose_out(file: h5py.File, name: str, other: Path) -> None:
+    layout = h5py.VirtualLayout((7, 20, 28, 3), np.uint8)
+    layout[:] = h5py.VirtualSource(other.name, name, (7, 20, 28, 3))
+    file.create_virtual_dataset(name, layout)
+
+
+@pytest.mark.parametrize("way", [_link_out, _link_out_by_a_detour, _store_out, _compose_out])
+def test_what_lies_in_another_file_is_not_read(
+    files: list[Path], tmp_path: Path, recording: Recording, way: Callable[[h5py.File, str, Path], None]
+):
+    other = Path(shutil.copy(files[1], files[1].with_name("private")))
+    with h5py.File(files[1], "r+") as file:
+        del file["observations/images/front"]
+        way(file, "observations/images/front", other)
+    source = open_aloha(files[0].parent)
+    with pytest.raises(DatasetError, match=r"episode 1 .*images/front .*another file"):
+        list(source.frames(1, "front", [0]))
+    assert source.read(2).length == 8
+
+
+def test_an_instruction_in_another_file_is_not_read(files: list[Path]):
+    with h5py.File(files[0].with_name("private"), "w") as file:
+        file["task"] = "a secret"
+    with h5py.File(files[1], "r+") as file:
+        del file.attrs["language_instruction"]
+        file["task"] = h5py.ExternalLink("private", "task")
+    with pytest.raises(DatasetError, match=r"episode 1 .*task is a link to another file"):
+        open_aloha(files[0].parent).read(1)
 
 
 def _truncate(path: Path) -> None:

@@ -192,9 +192,105 @@ class TestDamage:
         assert any(name in fault for fault in faults_of(source))
         np.testing.assert_array_equal(source.read(4).action, read_episode(dataset, 4).action)
 
+    @pytest.mark.parametrize("kind", ["v2.1", "video"])
+    @pytest.mark.parametrize(
+        "stamps",
+        [[0.0] * 17, np.arange(17)[::-1] / 30, [*range(8), np.nan, *range(9, 17)], [*range(16), np.inf]],
+    )
+    def test_time_stamps_that_do_not_rise(
+        self, old: dict[str, Path], stock: dict[str, Path], copy, kind: str, stamps
+    ) -> None:
+        root = copy({**old, **stock}[kind])
+        name = "data/chunk-000/" + ("episode_000001.parquet" if kind == "v2.1" else "file-000.parquet")
+        table = pq.read_table(root / name)
+        times = table["timestamp"].to_numpy().copy()
+        times[table["episode_index"].to_numpy() == 1] = stamps
+        place = table.column_names.index("timestamp")
+        pq.write_table(table.set_column(place, "timestamp", pa.array(times)), root / name)
+        source = open_lerobot(root)
+        with pytest.raises(DatasetError, match=r"episode 1: its time stamps don't rise at frame \d+"):
+            source.read(1)
+        assert source.read(0).length == 20
+
+    @pytest.mark.parametrize("splits", [["0:2", "2:3"], "0:3", 7])
+    def test_splits_without_names(self, old: dict[str, Path], demos: list[Demo], copy, splits) -> None:
+        root = copy(old["v2.1"])
+        change_info(root, splits=splits)
+        source = open_lerobot(root)
+        assert [(fault.kind, fault.episode) for fault in source.info.faults] == [("schema", None)]
+        assert source.read(0).split is None
+
     def test_a_number_of_episodes_beyond_belief(self, old: dict[str, Path], demos: list[Demo], copy) -> None:
         root = copy(old["v2.1"])
         change_info(root, total_episodes=10**12)
         source = open_lerobot(root)
         assert source.info.episodes == 3 and any("1000000000000" in fault for fault in faults_of(source))
         assert_holds(source, demos, [0])
+
+
+class TestPathsFromElsewhere:
+    """A dataset names files within itself only, whatever its tables say."""
+
+    @pytest.mark.parametrize("key", ["data_path", "video_path"])
+    @pytest.mark.parametrize(
+        "template",
+        [
+            "data/{episode_index:>400000000}",
+            "data/{episode_index:0400000000d}",
+            "data/{episode_index.__class__}",
+            "data/{episode_index!r}",
+            "data/{video_key:>400000000}",
+            "data/{}",
+            "data/{root}",
+            "data/{episode_index",
+            5,
+        ],
+    )
+    def test_templates_with_other_fields(self, old: dict[str, Path], copy, key: str, template) -> None:
+        root = copy(old["v2.1"])
+        change_info(root, **{key: template})
+        with pytest.raises(DatasetError, match=f"info.json says {key} .* no path with the fields"):
+            open_lerobot(root)
+
+    @pytest.mark.parametrize("key", ["data_path", "video_path"])
+    @pytest.mark.parametrize("path", ["/dev/zero", "../copy/data/x", "data/../../copy", "data/\0"])
+    @pytest.mark.parametrize("kind", ["v2.1", "video"])
+    def test_paths_that_lead_out(
+        self, old: dict[str, Path], stock: dict[str, Path], copy, key: str, path: str, kind: str
+    ) -> None:
+        root = copy({**old, **stock}[kind])
+        change_info(root, **{key: path})
+        source = open_lerobot(root)
+        assert {fault.episode for fault in source.info.faults} == {0, 1, 2}
+        assert "isn't within the dataset" in faults_of(source)[0]
+        for attempt in (lambda: source.read(1), lambda: list(source.frames(1, "front", [0]))):
+            with pytest.raises(DatasetError, match="lacks episode 1"):
+                attempt()
+
+    @pytest.mark.parametrize("key", ["data_path", "video_path"])
+    def test_devices_and_endless_names_are_no_files(self, old: dict[str, Path], copy, key: str) -> None:
+        root = copy(old["v2.1"])
+        (root / "zero").symlink_to("/dev/zero")
+        for path in ("zero", "x" * 5000):
+            change_info(root, **{key: path})
+            source = open_lerobot(root)
+            assert {fault.what for fault in source.info.faults} == {"the file is missing"}
+            with pytest.raises(DatasetError, match="episode 1"):
+                _ = source.read(1) if key == "data_path" else list(source.frames(1, "front", [0]))
+
+    @pytest.mark.parametrize("path", ["/dev/zero", "zero", "../private.png", "gone.png"])
+    def test_pictures_that_lead_out(self, old: dict[str, Path], copy, path: str) -> None:
+        root = copy(old["v2.1 images"])
+        name, key = root / "data/chunk-000/episode_000000.parquet", "observation.images.front"
+        table = pq.read_table(name)
+        pictures = table[key].to_pylist()
+        (root / "zero").symlink_to("/dev/zero")
+        for place in (root.parent / "private.png", root / "within.png"):
+            place.write_bytes(pictures[5]["bytes"])
+        pictures[4], pictures[5] = {"bytes": None, "path": path}, {"bytes": None, "path": "within.png"}
+        changed = pa.array(pictures)
+        pq.write_table(table.set_column(table.column_names.index(key), key, changed), name)
+        source = open_lerobot(root)
+        with pytest.raises(DatasetError, match="frame 4 can't be decoded"):
+            list(source.frames(0, "front", [4]))
+        assert [numbers_of(pixels) for pixels in source.frames(0, "front", [5])] == [(0, 5)]

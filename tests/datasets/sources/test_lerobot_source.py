@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from robosim_datasets.lerobot_format import outcomes
 from robosim_datasets.lerobot_io import read_episode
+from robosim_datasets.sources import lerobot_rows
 from robosim_datasets.sources.lerobot import looks_like_lerobot, open_lerobot
 
 from robosim.errors import DatasetError
@@ -197,6 +198,36 @@ class TestFrames:
             frames = source.frames(2, camera, np.array(chosen))
             assert [numbers_of(pixels) for pixels in frames] == [(2, number) for number in chosen]
         assert list(source.frames(0, "front", [])) == []
+
+    def test_pictures_in_one_row_group_are_read_once(
+        self, stock: dict[str, Path], demos: list[Demo], copy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Converted datasets are such: reading every episode from the group's start would never end."""
+        root = copy(stock["image"])
+        path = root / "data/chunk-000/file-000.parquet"
+        pq.write_table(pq.read_table(path), path)
+        opened = []
+
+        class Counted(lerobot_rows.PictureColumn):
+            def __init__(self, path: Path, key: str, group: int) -> None:
+                opened.append(key)
+                super().__init__(path, key, group)
+
+        monkeypatch.setattr(lerobot_rows, "PictureColumn", Counted)
+        source = open_lerobot(root)
+        assert_holds(source, demos)
+        assert sorted(opened) == [f"observation.images.{camera}" for camera in CAMERAS]
+        assert_holds(source, demos, [2, 0])
+
+    def test_readers_of_one_camera_do_not_disturb_each_other(self, stock: dict[str, Path], copy) -> None:
+        root = copy(stock["image"])
+        path = root / "data/chunk-000/file-000.parquet"
+        pq.write_table(pq.read_table(path), path)
+        source = open_lerobot(root)
+        list(source.frames(0, "front", [0]))
+        pairs = zip(source.frames(2, "front", range(17)), source.frames(1, "front", range(17)), strict=True)
+        for number, (one, other) in enumerate(pairs):
+            assert (numbers_of(one), numbers_of(other)) == ((2, number), (1, number))
 
     def test_frames_and_cameras_that_are_not_there(self, old: dict[str, Path]) -> None:
         source = open_lerobot(old["v2.1"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from robosim_datasets.sources import opening, tfrecord
 from robosim_datasets.sources.rlds import RldsSource, looks_like_rlds, open_rlds
 from robosim_datasets.sources.tfrecord import (
     HEADER,
@@ -78,6 +79,32 @@ def test_a_recording_comes_back_exactly(tmp_path: Path, recording: Recording, de
 def test_frames_come_in_the_order_and_number_asked_for(written: Path, recording: Recording):
     frames = list(open_rlds(written).frames(1, "wrist", [0, 2, 2, 6]))
     np.testing.assert_array_equal(frames, recording.episodes[1].frames["wrist"][[0, 2, 2, 6]])
+
+
+def test_a_record_is_parsed_once_for_its_numbers_and_all_its_cameras(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, parsed, parse = open_rlds(written), [], parse_example
+    monkeypatch.setattr(tfrecord, "parse_example", lambda data: parsed.append(1) or parse(data))
+    for _ in range(2):
+        for episode in range(4):
+            read = source.read(episode)
+            assert read.reward is not None
+            read.reward[:] = 7  # a reader may change what it got
+            for camera in source.info.cameras:
+                list(source.frames(episode, camera, range(read.length)))
+    reward = source.read(3).reward
+    assert len(parsed) == 8 and reward is not None and reward.max() == 1
+
+
+def test_a_long_look_through_the_files_shows_its_progress(
+    written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    open_rlds(written)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(opening, "MANY_BYTES", 1000)
+    open_rlds(written)
+    assert "open: 1/1 files" in capsys.readouterr().err
 
 
 def test_shards_and_splits_are_put_together(tmp_path: Path, recording: Recording):

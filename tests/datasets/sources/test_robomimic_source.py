@@ -79,7 +79,47 @@ def test_what_an_action_means_is_what_the_controller_says(path: Path, name: str)
         file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"controller_configs": controller}})
     info = open_robomimic(path).info
     assert info.action_kind == kind
-    assert info.fps is None and any("set fps=" in note for note in info.notes)
+    assert info.fps is None and any("set source_fps=" in note for note in info.notes)
+
+
+def test_two_arms_have_names_that_tell_their_grippers(path: Path):
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            values = np.tile(demo["actions"][()], 2)
+            del demo["actions"]
+            demo["actions"] = values
+    info = open_robomimic(path).info
+    assert info.action_names[:2] == ("robot0_x", "robot0_y") and info.action_names[7] == "robot1_x"
+    assert [i for i, name in enumerate(info.action_names) if "gripper" in name] == [6, 13]
+    assert info.action_kind == "ee_delta"
+
+
+@pytest.mark.parametrize("said", ["fast", [20], float("nan"), -20])
+def test_a_rate_that_is_no_number_is_said_and_not_taken(path: Path, said: object):
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": said}})
+    info = open_robomimic(path).info
+    assert info.fps is None and any("control_freq is" in n and "set source_fps=" in n for n in info.notes)
+
+
+@pytest.mark.parametrize(
+    "controllers", [{"body_parts": []}, {"body_parts": {"arms": [1]}}, [{"control_delta": []}]]
+)
+def test_controllers_of_another_kind_say_nothing(path: Path, controllers: object):
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"controller_configs": controllers}})
+    assert open_robomimic(path).info.action_kind == "other"
+
+
+def test_a_demonstration_in_another_file_is_not_opened(path: Path, tmp_path: Path, recording: Recording):
+    other = write_robomimic(tmp_path / "elsewhere" / "other.hdf5", recording)
+    with h5py.File(path, "r+") as file:
+        del file["data/demo_1"]
+        file["data/demo_1"] = h5py.ExternalLink(str(other), "data/demo_1")
+    source = open_robomimic(path)
+    with pytest.raises(DatasetError, match=r"episode 1 .*data/demo_1 is a link to another file"):
+        source.read(1)
+    np.testing.assert_array_equal(source.read(2).action, recording.episodes[2].action)
 
 
 def test_libero(tmp_path: Path, recording: Recording):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from robosim_datasets.sources.video_frames import decode_numbers, probe
+from robosim_datasets.sources.video_frames import decode_numbers, decode_times, probe
 
 from robosim.bench.lerobot_layouts import encode
 from robosim.errors import DatasetError
@@ -47,6 +48,46 @@ def test_times_between_frames_take_the_nearest(tmp_path: Path) -> None:
     assert [numbers_of(pixels)[1] for pixels in found] == list(range(0, 30, 3))
     found = decode_numbers(tmp_path / "a.mp4", range(9), start=0.6 / 30, fps=10)
     assert [numbers_of(pixels)[1] for pixels in found] == list(range(1, 28, 3))
+
+
+def test_frames_far_apart_are_found_without_those_between(tmp_path: Path) -> None:
+    frames = np.stack([show(0, number % 32, (48, 64)) for number in range(160)])
+    encode(frames, tmp_path / "a.mp4", 10, g="10")
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    middle = (data.index(b"mdat") + data.rindex(b"moov")) // 2
+    data[middle - 400 : middle + 400] = bytes(800)  # whoever decodes this, fails
+    (tmp_path / "a.mp4").write_bytes(data)
+    with pytest.raises(DatasetError, match=r"a\.mp4"):
+        list(decode_numbers(tmp_path / "a.mp4", range(160), fps=10))
+    found = decode_times(tmp_path / "a.mp4", [0.0, 0.0, 0.3, 15.1, 15.9], 1e-3)
+    assert [numbers_of(pixels)[1] for pixels in found] == [0, 0, 3, 151 % 32, 159 % 32]
+
+
+DISPLAYS = {
+    (1, 0, 0, 1): lambda frame: frame,
+    (0, 1, -1, 0): lambda frame: np.rot90(frame, -1),  # a telephone held upright: a quarter turn clockwise
+    (-1, 0, 0, -1): lambda frame: np.rot90(frame, 2),
+    (0, -1, 1, 0): lambda frame: np.rot90(frame),
+    (-1, 0, 0, 1): lambda frame: frame[:, ::-1],  # a mirrored camera
+    (0, 1, 1, 0): lambda frame: frame.transpose(1, 0, 2),
+}
+
+
+@pytest.mark.parametrize("display", DISPLAYS)
+def test_pictures_are_turned_as_players_show_them(tmp_path: Path, display: tuple[int, int, int, int]) -> None:
+    frames = np.stack([show(5, number, (48, 64)) for number in range(6)])
+    encode(frames, tmp_path / "a.mp4", 30)
+    stored = list(decode_numbers(tmp_path / "a.mp4", range(6)))
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    a, b, c, d = (value << 16 for value in display)
+    place = data.index(b"tkhd") + 44  # the matrix of the track's header
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(data)
+    facts = probe(tmp_path / "turned.mp4")
+    for picture, was in zip(decode_numbers(tmp_path / "turned.mp4", range(6), fps=30), stored, strict=True):
+        expected = DISPLAYS[display](was)
+        assert (facts.height, facts.width) == picture.shape[:2]
+        np.testing.assert_array_equal(picture, expected)
 
 
 @pytest.mark.parametrize("chosen", [range(32), range(0, 32, 8)])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
+from typing import cast
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,6 +44,54 @@ def test_a_recording_comes_back(tmp_path: Path, recording: Recording, suffix: st
         assert errors.diagonal().max() < (0 if suffix == ".webp" else 6) + 1e-9
     chosen = list(source.frames(0, "video", [2, 2, 7]))
     assert len(chosen) == 3 and np.array_equal(chosen[0], chosen[1]) and not np.array_equal(*chosen[1:])
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_a_file_whose_length_was_never_written_is_read_as_far_as_it_goes(
+    tmp_path: Path, recording: Recording, codec: str
+):
+    """Browsers record such files: whether they were cut can't be told, but what is there can be shown."""
+    path, frames = tmp_path / "take.webm", recording.episodes[0].frames["front"]
+    options = {"deadline": "realtime", "auto-alt-ref": "0", "crf": "4", "b": "4M"}
+    with av.open(str(path), "w", options={"live": "1"}) as container:
+        stream = cast(av.VideoStream, container.add_stream(codec, 10, options=options))
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    whole, lengths = path.read_bytes(), []
+    assert b"\x18\x53\x80\x67\x01" + b"\xff" * 7 in whole
+    for part in (1, 0.9, 0.75):
+        path.write_bytes(whole[: int(part * len(whole))])
+        source = open_video(path)
+        read = source.read(0)
+        lengths.append(read.length)
+        assert read.timestamps is not None
+        np.testing.assert_allclose(read.timestamps, np.arange(read.length) / 10, atol=2e-3)
+        shown = np.stack(list(source.frames(0, "video", range(read.length)))).astype(float)
+        errors = np.abs(shown[:, None] - frames[None]).mean(axis=(2, 3, 4))
+        assert (errors.argmin(axis=1) == np.arange(read.length)).all()
+    assert lengths[0] == 8 > lengths[2] > 2
+
+
+def test_a_sentence_in_another_encoding_costs_its_odd_letters_alone(tmp_path: Path, recording: Recording):
+    path = write_videos(tmp_path, recording)[1]
+    path.with_suffix(".txt").write_bytes("drücke\n den Würfel".encode("latin-1"))
+    source = open_video(tmp_path)
+    assert source.read(1).instruction == "dr\ufffdcke den W\ufffdrfel"
+    assert len(list(source.frames(1, "video", range(9)))) == 9
+
+
+def test_a_film_from_a_telephone_held_upright(tmp_path: Path, recording: Recording):
+    path = write_videos(tmp_path, recording)[0]
+    lying = list(open_video(path).frames(0, "video", range(8)))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44
+    data[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    source = open_video(path)
+    assert source.info.cameras == {"video": (48, 32)}
+    np.testing.assert_array_equal(list(source.frames(0, "video", range(8))), [np.rot90(x, -1) for x in lying])
 
 
 def test_folders_are_searched_and_named(tmp_path: Path, recording: Recording):
@@ -90,6 +141,15 @@ def test_a_text_file_with_the_ending_of_a_video_is_named(tmp_path: Path, recordi
     (tmp_path / "take_1.mp4").write_text("no video")
     with pytest.raises(DatasetError, match=r"take_1\.mp4"):
         open_video(tmp_path).read(1)
+
+
+def test_pictures_of_other_kinds_are_not_even_looked_at(tmp_path: Path, recording: Recording):
+    """Pillow would hand PostScript to another program, whatever the file's name."""
+    still = Image.fromarray(recording.episodes[0].frames["front"][0])
+    for kind in ("EPS", "PNG"):
+        still.save(tmp_path / "still.gif", kind)
+        with pytest.raises(DatasetError, match="cannot identify"):
+            open_video(tmp_path)
 
 
 def test_a_still_picture_is_no_video(tmp_path: Path, recording: Recording):
