@@ -20,22 +20,20 @@ from av.error import FFmpegError
 from robosim.errors import DatasetError
 from robosim.spec import EnvSpec
 from robosim_datasets import lerobot_format as layout
-from robosim_datasets.dataset_writer import DatasetWriter
-from robosim_datasets.folders import write_errors
+from robosim_datasets.dataset_writer import DatasetFolder
 from robosim_datasets.statistics import Statistics, column_statistics
 from robosim_datasets.video_dataset import AGAIN, VideoDataset, read_errors
 from robosim_datasets.video_file import ticks_per_frame
 
 
-class DatasetCopier(DatasetWriter):
-    """Writes chosen episodes of a dataset into a new dataset folder, under the same promises as `DatasetWriter`.
+class DatasetCopier(DatasetFolder["_VideoCopies"]):
+    """Writes chosen episodes of a dataset into a new dataset folder, under the promises of `DatasetFolder`.
 
         with DatasetCopier(root, source, spec, provenance, check) as copier:
             copier.copy(3)
 
     `spec` is the source's with fewer cameras, tasks or labels; what it lacks isn't copied. Episodes are copied in
-    ascending order, each after its checksums were compared. `check` gets the finished folder before it takes its place,
-    and may raise.
+    ascending order, each after its checksums were compared.
     """
 
     def __init__(
@@ -46,15 +44,12 @@ class DatasetCopier(DatasetWriter):
         provenance: dict[str, Any],
         check: Callable[[Path], None],
     ) -> None:
-        super().__init__(root, spec, provenance)
-        self._source, self._check = source, check
+        super().__init__(root, spec, provenance, check=check)
+        self._source = source
         self._sound: dict[Path, bool] = {}
-        self._copies = {camera: _VideoCopies(self._folder.path, camera, spec.fps) for camera in spec.cameras}
-        self._source_rows = _SourceRows(source, list(layout.label_features(spec)))
+        self._columns = [*layout.label_features(spec), *layout.index_features()]
         self._statistics = _SourceStatistics(source, spec)
-
-    def __enter__(self) -> DatasetCopier:
-        return self
+        self._videos = {camera: _VideoCopies(self._folder.path, camera, spec.fps) for camera in spec.cameras}
 
     def copy(self, index: int) -> None:
         """Append the source's episode `index`. Raises `DatasetError` where it is damaged, `OutputError` on a full
@@ -62,55 +57,28 @@ class DatasetCopier(DatasetWriter):
         row = self._source.episodes[index]
         length, number = row["length"], len(self._rows)
         task_index = self._tasks.setdefault(row["instruction"], len(self._tasks))
+        counted = {
+            "episode_index": np.full(length, number),
+            "index": self._frames + np.arange(length),
+            "task_index": np.full(length, task_index),
+        }
         with self._aborting():
-            self._check_bytes(index)
-            counted = {
-                "episode_index": np.full(length, number),
-                "index": self._frames + np.arange(length),
-                "task_index": np.full(length, task_index),
-            }
-            table = self._source_rows.read(index, counted)
+            self._check_videos(index)
+            table = self._read_rows(index, counted)
             statistics = self._statistics.read(index)
-            statistics |= {name: column_statistics(values) for name, values in counted.items()}
-            place = {
-                "episode_index": number,
-                "tasks": [row["instruction"]],
-                "length": length,
-                "dataset_from_index": self._frames,
-                "dataset_to_index": self._frames + length,
-                "meta/episodes/chunk_index": 0,
-                "meta/episodes/file_index": 0,
-            }
-            with write_errors(self._folder.final):
-                place |= self._data.add(table)
-                for camera, copies in self._copies.items():
-                    place |= copies.add(*self._source.video_place(index, camera), length)
-                self._episodes.add(place, statistics)
-        self._rows.append({**row, "index": number})
-        self._frames += length
+        statistics |= {name: column_statistics(values) for name, values in counted.items()}
 
-    def close(self) -> None:
-        """Finish the files and put the dataset in its place. Does nothing the second time."""
-        with self._aborting(), write_errors(self._folder.final):
-            for copies in self._copies.values():
-                copies.close()
-        super().close()
+        def add_video(camera: str) -> dict[str, float]:
+            return self._videos[camera].add(*self._source.video_place(index, camera), length)
 
-    def abort(self) -> None:
-        """Throw away what was written."""
-        for copies in self._copies.values():
-            with suppress(OSError):
-                copies.close()
-        super().abort()
+        self._append({**row, "index": number}, table, statistics, add_video)
 
-    def _check_bytes(self, index: int) -> None:
-        """Raise `DatasetError` unless an episode's rows and video are those that were written.
+    def _check_videos(self, index: int) -> None:
+        """Raise `DatasetError` unless an episode's video is the one that was written.
 
         Files are checked as a whole, once; in a damaged one, the episode itself.
         """
-        if not self._is_sound(self._source.data_path(index)):
-            self._source.check_rows(index)
-        for camera in self._copies:
+        for camera in self._videos:
             if not self._is_sound(self._source.video_place(index, camera)[0]):
                 self._source.check_video(index, camera)
 
@@ -123,36 +91,15 @@ class DatasetCopier(DatasetWriter):
                 self._sound[path] = False
         return self._sound[path]
 
-    def _write_metadata(self, stats: dict[str, Statistics]) -> None:
-        super()._write_metadata(stats)
-        self._check(self._folder.path)
-
-
-class _SourceRows:
-    """The rows of a source's data files, an episode at a time."""
-
-    def __init__(self, source: VideoDataset, labels: list[str]) -> None:
-        self._source = source
-        self._columns = [*labels, *layout.index_features()]
-        self._path: Path | None = None
-        self._file: pq.ParquetFile | None = None
-        paths = [source.data_path(index) for index in range(len(source.episodes))]
-        self._first = {path: index for index, path in reversed(list(enumerate(paths)))}
-
-    def read(self, index: int, counted: dict[str, np.ndarray]) -> pa.Table:
-        """The rows of an episode, the columns in `counted` replaced."""
-        path = self._source.data_path(index)
+    def _read_rows(self, index: int, counted: dict[str, np.ndarray]) -> pa.Table:
+        """The rows of an episode as they were written, the columns in `counted` replaced."""
+        path, length = self._source.data_path(index), self._source.episodes[index]["length"]
+        table = self._source.read_rows(index)
         with read_errors(path):
-            if self._file is None or path != self._path:
-                self._path, self._file = path, pq.ParquetFile(path, pre_buffer=False)
-            # Row groups are small: threads would cost twenty times what they give.
-            row_group = index - self._first[path]
-            table = self._file.read_row_group(row_group, columns=self._columns, use_threads=False)
             table = table.select(self._columns)
-        if table.num_rows != self._source.episodes[index]["length"]:
+        if table.num_rows != length:
             raise DatasetError(
-                f"{path} has {table.num_rows} rows where the episode table says "
-                f"{self._source.episodes[index]['length']} for episode {index}; {AGAIN}"
+                f"{path} has {table.num_rows} rows where the episode table says {length} for episode {index}; {AGAIN}"
             )
         for name, values in counted.items():
             table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
@@ -166,18 +113,30 @@ class _SourceStatistics:
         path = source.root / layout.EPISODES_PARQUET
         videos = [layout.video_key(camera) for camera in spec.cameras]
         features = (*videos, *layout.label_features(spec), "timestamp", "frame_index")
+        self._path = path
         with read_errors(path):
-            names = pq.read_schema(path).names
-            kept = [name for name in names if name.startswith(tuple(f"stats/{key}/" for key in features))]
-            self._table = pq.read_table(path, columns=kept)
+            footer = pq.read_metadata(path)
+            names = footer.schema.to_arrow_schema().names
+            sizes = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
+        self._names = [name for name in names if name.startswith(tuple(f"stats/{key}/" for key in features))]
+        self._ends = np.cumsum(sizes)
+        self._table, self._first, self._end = pa.table({}), 0, 0
 
     def read(self, index: int) -> dict[str, Statistics]:
-        """By feature and name, as `DatasetWriter` made them."""
+        """By feature and name, as `DatasetWriter` made them. Only the row group of `index` is kept in memory."""
+        if not self._first <= index < self._end:
+            self._open(int(np.searchsorted(self._ends, index, side="right")))
         statistics: dict[str, Statistics] = {}
-        for column, value in self._table.slice(index, 1).to_pylist()[0].items():
+        for column, value in self._table.slice(index - self._first, 1).to_pylist()[0].items():
             _, feature, name = column.split("/")
             statistics.setdefault(feature, {})[name] = np.asarray(value)
         return statistics
+
+    def _open(self, row_group: int) -> None:
+        with read_errors(self._path), pq.ParquetFile(self._path) as file:
+            self._table = file.read_row_group(row_group, columns=self._names, use_threads=False)
+        self._end = int(self._ends[row_group])
+        self._first = self._end - self._table.num_rows
 
 
 class _VideoCopies:
@@ -209,6 +168,10 @@ class _VideoCopies:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+    def abort(self) -> None:
+        with suppress(OSError):
+            self.close()
 
 
 class _VideoCopy:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,31 +29,44 @@ EPISODES_HELD = 1000
 """Rows of the episode table that are in memory at a time."""
 
 
-class DatasetWriter:
-    """Writes episodes into a new dataset folder.
+class CameraFiles(Protocol):
+    """One camera's video files in the making."""
 
-        with DatasetWriter(root, spec, provenance={"renderer": "mujoco-warp"}) as writer:
-            writer.add(episode)
+    def close(self) -> None: ...
 
-    The folder appears at `root` when the writer closes without an error. What an interrupted run left in
-    `<root>.partial` is removed by the next writer, which says so in the log. An existing dataset raises
-    `OutputError` unless `replace`; then it is kept until the new one is complete. Add all episodes of one split
-    before those of the next, so that LeRobot's own `splits` can name them.
+    def abort(self) -> None: ...
+
+
+class DatasetFolder[Camera: CameraFiles]:
+    """A dataset in the making: data files, episode table and metadata. What adds episodes is the subclass's.
+
+    The folder appears at `root` when this closes without an error. What an interrupted run left in `<root>.partial` is
+    removed by the next, which says so in the log. An existing dataset raises `OutputError` unless `replace`; then it is
+    kept until the new one is complete. `check` gets the finished folder before it takes its place, and may raise.
     """
 
-    def __init__(self, root: Path, spec: EnvSpec, provenance: dict[str, Any], replace: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        spec: EnvSpec,
+        provenance: dict[str, Any],
+        replace: bool = False,
+        check: Callable[[Path], None] | None = None,
+    ) -> None:
         self.spec = spec
         self.provenance = provenance
+        self._check = check
         self._folder = StagedFolder(Path(root), marker=layout.INFO_JSON, replace=replace)
         self._data = _DataFiles(self._folder.path)
-        self._videos = {camera: _VideoFiles(self._folder.path, camera, spec) for camera in spec.cameras}
+        self._videos: dict[str, Camera] = {}
+        """By camera; the subclass's to fill."""
         self._episodes = _EpisodeTable(self._folder.path / layout.EPISODES_PARQUET)
         self._rows: list[dict[str, Any]] = []
         self._tasks: dict[str, int] = {}
         self._frames = 0
         self._open = True
 
-    def __enter__(self) -> DatasetWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -63,33 +76,6 @@ class DatasetWriter:
             self.close()
         else:
             self.abort()
-
-    def add(self, episode: Episode) -> None:
-        """Append one episode. Raises `DatasetError` when it doesn't fit the spec, `OutputError` on a full disk."""
-        episode.check(self.spec)
-        index = len(self._rows)
-        task_index = self._tasks.setdefault(episode.instruction, len(self._tasks))
-        columns = layout.episode_columns(episode, self.spec, index, self._frames, task_index)
-        with self._aborting(), write_errors(self._folder.final):
-            row = {
-                "episode_index": index,
-                "tasks": [episode.instruction],
-                "length": episode.length,
-                "dataset_from_index": self._frames,
-                "dataset_to_index": self._frames + episode.length,
-                "meta/episodes/chunk_index": 0,
-                "meta/episodes/file_index": 0,
-                **self._data.add(layout.data_table(columns)),
-            }
-            for camera, files in self._videos.items():
-                row |= files.add(episode.frames[camera])
-        statistics = {name: column_statistics(values) for name, values in columns.items()}
-        for camera, frames in episode.frames.items():
-            statistics[layout.video_key(camera)] = video_statistics(frames)
-        with self._aborting(), write_errors(self._folder.final):
-            self._episodes.add(row, statistics)
-        self._rows.append(_table_row(episode, index))
-        self._frames += episode.length
 
     def close(self) -> None:
         """Finish the files and put the dataset in its place. Does nothing the second time."""
@@ -103,6 +89,8 @@ class DatasetWriter:
                 for files in self._videos.values():
                     files.close()
                 self._write_metadata(self._episodes.close())
+            if self._check is not None:
+                self._check(self._folder.path)
             self._folder.commit()
         self._open = False
 
@@ -117,6 +105,31 @@ class DatasetWriter:
         for files in self._videos.values():
             files.abort()
         self._folder.abort()
+
+    def _append(
+        self,
+        row: dict[str, Any],
+        table: pa.Table,
+        statistics: dict[str, Statistics],
+        add_video: Callable[[str], dict[str, float]],
+    ) -> None:
+        """Write an episode's rows and, by `add_video(camera)`, its video; `row` is its row of `meta/robosim.json`."""
+        place = {
+            "episode_index": row["index"],
+            "tasks": [row["instruction"]],
+            "length": row["length"],
+            "dataset_from_index": self._frames,
+            "dataset_to_index": self._frames + row["length"],
+            "meta/episodes/chunk_index": 0,
+            "meta/episodes/file_index": 0,
+        }
+        with self._aborting(), write_errors(self._folder.final):
+            place |= self._data.add(table)
+            for camera in self._videos:
+                place |= add_video(camera)
+            self._episodes.add(place, statistics)
+        self._rows.append(row)
+        self._frames += row["length"]
 
     @contextlib.contextmanager
     def _aborting(self) -> Iterator[None]:
@@ -156,6 +169,36 @@ class DatasetWriter:
         }
         document = json.loads(json.dumps(document))  # so that what is read back has the same hash
         atomic_write_json(root / layout.ROBOSIM_JSON, document | {"sha256": json_hash(document)})
+
+
+class DatasetWriter(DatasetFolder["_VideoFiles"]):
+    """Writes episodes into a new dataset folder; see `DatasetFolder` for `root` and `replace`.
+
+        with DatasetWriter(root, spec, provenance={"renderer": "mujoco-warp"}) as writer:
+            writer.add(episode)
+
+    Add all episodes of one split before those of the next, so that LeRobot's own `splits` can name them.
+    """
+
+    def __init__(self, root: Path, spec: EnvSpec, provenance: dict[str, Any], replace: bool = False) -> None:
+        super().__init__(root, spec, provenance, replace)
+        self._videos = {camera: _VideoFiles(self._folder.path, camera, spec) for camera in spec.cameras}
+
+    def add(self, episode: Episode) -> None:
+        """Append one episode. Raises `DatasetError` when it doesn't fit the spec, `OutputError` on a full disk."""
+        episode.check(self.spec)
+        index = len(self._rows)
+        task_index = self._tasks.setdefault(episode.instruction, len(self._tasks))
+        columns = layout.episode_columns(episode, self.spec, index, self._frames, task_index)
+        statistics = {name: column_statistics(values) for name, values in columns.items()}
+        for camera, frames in episode.frames.items():
+            statistics[layout.video_key(camera)] = video_statistics(frames)
+        self._append(
+            _table_row(episode, index),
+            layout.data_table(columns),
+            statistics,
+            lambda camera: self._videos[camera].add(episode.frames[camera]),
+        )
 
 
 class _EpisodeTable:

@@ -162,7 +162,7 @@ def check_with_lerobot(folder: Path, source: VideoDataset, chosen: Sequence[int]
     for number in sorted({int(n) for n in np.linspace(0, len(chosen) - 1, CHECKED_EPISODES)}):
         episode = load_episode(source, chosen[number])
         for row in (0, episode.length // 2, episode.length - 1):
-            item = stock[int(starts[number]) + row]
+            item = _read_with_lerobot(stock, int(starts[number]) + row)
             wanted: dict[str, Any] = {"task": episode.instruction}
             wanted |= {layout.video_key(camera): episode.frames[camera][row] for camera in spec.cameras}
             wanted |= {
@@ -198,6 +198,13 @@ def _open_with_lerobot(folder: Path) -> Any:
         return LeRobotDataset("robosim/export", root=folder, video_backend="pyav", return_uint8=True)
     except Exception as error:  # pandas, pyarrow, datasets and LeRobot each raise their own classes
         raise DatasetError(f"stock LeRobot can't open the export: {error}") from error
+
+
+def _read_with_lerobot(stock: Any, index: int) -> dict[str, Any]:
+    try:
+        return stock[index]
+    except Exception as error:
+        raise DatasetError(f"stock LeRobot can't read row {index} of the export: {error}") from error
 
 
 def _same(read: Any, wanted: Any) -> bool:

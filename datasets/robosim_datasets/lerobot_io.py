@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robosim.checkpoint import json_hash
@@ -111,8 +112,10 @@ def load_episode(dataset: VideoDataset, index: int) -> Episode:
     if not 0 <= index < len(dataset.episodes):
         raise DatasetError(f"{dataset.root} has no episode {index}; it has 0 … {len(dataset.episodes) - 1}")
     row = dataset.episodes[index]
-    dataset.check_rows(index)
-    columns = _without_labels(row["length"]) | read_columns(dataset, index)
+    table = dataset.read_rows(index)
+    columns = _without_labels(row["length"]) | _arrays(
+        dataset, dataset.data_path(index), table, [row["length"]]
+    )
     frames = {}
     for camera in dataset.spec.cameras:
         dataset.check_video(index, camera)
@@ -137,30 +140,27 @@ def load_episode(dataset: VideoDataset, index: int) -> Episode:
     )
 
 
-def read_columns(dataset: VideoDataset, index: int) -> dict[str, np.ndarray]:
-    """An episode's arrays by their names in `Episode`: those that the spec's `labels` name."""
-    length = dataset.episodes[index]["length"]
-    return _read_arrays(dataset, dataset.data_path(index), [dataset.row_group(index)], [length])
-
-
 def read_all_columns(dataset: VideoDataset) -> dict[str, np.ndarray]:
     """The arrays of all episodes after one another, [num_frames, ...], from files that are as they were written."""
     parts = []
     for path, group in itertools.groupby(range(len(dataset.episodes)), key=dataset.data_path):
         dataset.check_file(path)
         lengths = [dataset.episodes[index]["length"] for index in group]
-        parts.append(_read_arrays(dataset, path, list(range(len(lengths))), lengths))
+        parts.append(_arrays(dataset, path, _read_labels(dataset, path, len(lengths)), lengths))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _read_arrays(
-    dataset: VideoDataset, path: Path, row_groups: list[int], lengths: list[int]
-) -> dict[str, np.ndarray]:
-    """The episodes that are `row_groups` of a data file, by their names in `Episode`."""
-    names = list(layout.label_features(dataset.spec))
+def _read_labels(dataset: VideoDataset, path: Path, row_groups: int) -> pa.Table:
+    """What the first row groups of a data file say beside the counting."""
+    columns = [*layout.label_features(dataset.spec), "frame_index"]
+    with read_errors(path), pq.ParquetFile(path) as file:
+        return file.read_row_groups(list(range(row_groups)), columns=columns)
+
+
+def _arrays(dataset: VideoDataset, path: Path, table: pa.Table, lengths: list[int]) -> dict[str, np.ndarray]:
+    """The rows of whole episodes, from `path`, by their names in `Episode`: those that the spec's `labels` name."""
     with read_errors(path):
-        table = pq.ParquetFile(path).read_row_groups(row_groups, columns=[*names, "frame_index"])
-        arrays = {name: column_array(table[name]) for name in names}
+        arrays = {name: column_array(table[name]) for name in layout.label_features(dataset.spec)}
     if table.num_rows != sum(lengths):
         raise DatasetError(
             f"{path} has {table.num_rows} rows where the episode table says {sum(lengths)}; {AGAIN}"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ AGAIN = "restore it or collect the dataset again"
 
 ROWS = "rows"
 """Key of the checksum of an episode's rows, beside those of its cameras."""
+
+FOOTERS_HELD = 4
+"""Parsed footers of data files that are kept: one of a file with thousands of episodes takes 0.1 s to parse."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,7 @@ class VideoDataset:
 
     def row_group(self, index: int) -> int:
         """Which row group of its data file an episode is."""
-        path, first = self.data_path(index), index
-        while first > 0 and self.data_path(first - 1) == path:
-            first -= 1
-        return index - first
+        return index - self._first_episodes[self.data_path(index)]
 
     def check_file(self, path: Path) -> None:
         """Raise `DatasetError` unless a file has the bytes that were written; each is read once."""
@@ -77,15 +78,17 @@ class VideoDataset:
             raise DatasetError(f"{path} {fault}; {AGAIN}")
         self._sound.add(path)
 
-    def check_rows(self, index: int) -> None:
-        """Raise `DatasetError` unless an episode's rows are those that were written."""
+    def read_rows(self, index: int) -> pa.Table:
+        """All columns of an episode, read once. Raises `DatasetError` unless the rows are those that were written."""
         path = self.data_path(index)
         if not self.hashes:
-            return self.check_file(path)
+            self.check_file(path)
         with read_errors(path):
-            table = pq.ParquetFile(path).read_row_group(self.row_group(index))
-        if _rows_hash(table) != self.hashes[index].get(ROWS):
+            table = _read_row_group(path, self._footer(path), self.row_group(index))
+            found = _rows_hash(table) if self.hashes else None
+        if self.hashes and found != self.hashes[index].get(ROWS):
             raise DatasetError(f"{path}: the rows of episode {index} were changed; {AGAIN}")
+        return table
 
     def check_video(self, index: int, camera: str) -> None:
         """Raise `DatasetError` unless an episode's video is the one that was written; nothing is decoded."""
@@ -95,6 +98,18 @@ class VideoDataset:
         (found,) = packet_hashes(path, [(first, self.episodes[index]["length"])])
         if found != self.hashes[index].get(camera):
             raise DatasetError(f"{path}: the video of episode {index} was changed; {AGAIN}")
+
+    @cached_property
+    def _first_episodes(self) -> dict[Path, int]:
+        """The first episode of each data file."""
+        first: dict[Path, int] = {}
+        for index in range(len(self.places)):
+            first.setdefault(self.data_path(index), index)
+        return first
+
+    @cached_property
+    def _footer(self) -> Callable[[Path], pq.FileMetaData]:
+        return lru_cache(maxsize=FOOTERS_HELD)(pq.read_metadata)
 
 
 def file_fault(path: Path, record: dict[str, Any], thorough: bool) -> str | None:
@@ -111,9 +126,9 @@ def file_fault(path: Path, record: dict[str, Any], thorough: bool) -> str | None
 def read_places(root: Path) -> list[dict[str, Any]]:
     """LeRobot's table of episodes, without their statistics."""
     path = root / layout.EPISODES_PARQUET
-    with read_errors(path):
-        names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
-        return pq.read_table(path, columns=names).to_pylist()
+    with read_errors(path), pq.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+        return file.read(columns=names, use_threads=False).to_pylist()
 
 
 class read_errors:
@@ -142,10 +157,10 @@ def episode_hashes(dataset: VideoDataset) -> list[dict[str, str]]:
     hashes: list[dict[str, str]] = [{} for _ in dataset.episodes]
     for path, group in _by_file(dataset.data_path(index) for index in range(len(hashes))):
         with suppress(DatasetError), read_errors(path):
-            file = pq.ParquetFile(path)
+            footer = pq.read_metadata(path)
             for row_group, index in enumerate(group):
                 with suppress(DatasetError), read_errors(path):
-                    hashes[index][ROWS] = _rows_hash(file.read_row_group(row_group))
+                    hashes[index][ROWS] = _rows_hash(_read_row_group(path, footer, row_group))
     for camera in dataset.spec.cameras:
         places = [dataset.video_place(index, camera) for index in range(len(hashes))]
         for path, group in _by_file(path for path, _ in places):
@@ -154,6 +169,12 @@ def episode_hashes(dataset: VideoDataset) -> list[dict[str, str]]:
                 for index, value in zip(group, found, strict=True):
                     hashes[index][camera] = value
     return hashes
+
+
+def _read_row_group(path: Path, footer: pq.FileMetaData, row_group: int) -> pa.Table:
+    # An episode's rows are few: threads would take a hundred times as long.
+    with pq.ParquetFile(path, metadata=footer, pre_buffer=False) as file:
+        return file.read_row_group(row_group, use_threads=False)
 
 
 def _by_file(paths: Iterator[Path]) -> Iterator[tuple[Path, Sequence[int]]]:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from robosim_datasets import exporting, lerobot_format
 from robosim_datasets.dataset_writer import DatasetWriter
@@ -135,6 +136,21 @@ def test_episodes_of_many_files_keep_their_places(spec, episodes, tmp_path, monk
         assert_same(copy, copied, source, index)
 
 
+def test_statistics_are_the_sources_wherever_they_lie(write, episodes, tmp_path, unchecked, monkeypatch):
+    """The source's table has several row groups, and some of them no chosen episode."""
+    monkeypatch.setattr("robosim_datasets.dataset_writer.EPISODES_HELD", 3)
+    source = write(tmp_path / "source", [*episodes[8:], *episodes[:8]])
+    copy = export(source, tmp_path / "copy", "tasks=[soft_push]", "split=train").root
+    theirs, ours = (
+        pq.read_table(root / lerobot_format.EPISODES_PARQUET).to_pylist() for root in (source, copy)
+    )
+    chosen = [i for i, row in enumerate(open_dataset(source).episodes) if row["seed"] in (1, 3, 5, 7)]
+    names = [name for name in ours[0] if name.startswith(("stats/action/", "stats/observation.images."))]
+    assert len(ours) == len(chosen) == 4 and names
+    for row, index in zip(ours, chosen, strict=True):
+        assert all(row[name] == theirs[index][name] for name in names)
+
+
 def test_runs_and_plays_are_exported_by_their_folder(dataset, tmp_path, unchecked, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(dataset, tmp_path / "play" / "play-000" / "dataset")
@@ -214,6 +230,29 @@ def test_a_difference_that_stock_lerobot_sees_stops_the_export(dataset, tmp_path
 
     monkeypatch.setattr(exporting, "load_episode", shifted)
     with pytest.raises(DatasetError, match="stock LeRobot reads another action at frame 0 of episode 0"):
+        export(dataset, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_stock_lerobot_cannot_read_is_no_write_error(dataset, tmp_path, monkeypatch):
+    class Broken:
+        num_episodes = 11
+
+        def __len__(self):
+            return 165
+
+        def __getitem__(self, index):
+            raise OSError("no decoder")
+
+    monkeypatch.setattr(exporting, "_open_with_lerobot", lambda folder: Broken())
+    with pytest.raises(DatasetError, match="stock LeRobot can't read row 0 of the export: no decoder"):
+        export(dataset, tmp_path / "out")
+
+    def decoder_fails(*_):
+        raise OSError("no decoder")
+
+    monkeypatch.setattr(exporting, "check_with_lerobot", decoder_fails)
+    with pytest.raises(OSError, match=r"^no decoder$"):
         export(dataset, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from robosim.checkpoint import atomic_write_json
@@ -14,10 +15,12 @@ from robosim_datasets import lerobot_format as layout
 from robosim_datasets.checks.dataset_checks import own_faults
 from robosim_datasets.checks.lerobot_checks import lerobot_faults
 from robosim_datasets.checks.source_checks import source_faults, without_stop
-from robosim_datasets.checks.store_checks import StoreSource, store_faults
+from robosim_datasets.checks.store_checks import store_faults
 from robosim_datasets.clip_files import INDEX
 from robosim_datasets.clip_store import ClipStore
 from robosim_datasets.faults import Fault, fault_table
+from robosim_datasets.sources.clips import LAYOUT as CLIPS
+from robosim_datasets.sources.clips import StoreSource
 from robosim_datasets.sources.detect import open_source
 from robosim_datasets.sources.source import Source
 
@@ -46,6 +49,8 @@ class Checked:
     episodes: int
     frames: int
     faults: list[Fault]
+    given: str = ""
+    """What was checked, in the user's words: `path` may be a copy of what is on the Hub."""
 
     def summary(self) -> str:
         """One line, no full stop."""
@@ -66,18 +71,18 @@ def check_command(command: str, overrides: Sequence[str]) -> None:
     if config.out:
         out = Path(config.out).expanduser()
         faults = [asdict(fault) for fault in checked.faults]
-        figures = {"path": str(checked.path), "layout": checked.layout, "faults": faults}
+        figures = {"path": checked.given, "layout": checked.layout, "faults": faults}
         atomic_write_json(out, figures | {"episodes": checked.episodes, "frames": checked.frames})
     if checked.faults:
         console = Console()
         wide = console if console.is_terminal else Console(width=LOG_COLUMNS)
-        wide.print(fault_table(checked.faults, f"{checked.path}: {checked.layout}"))
+        wide.print(fault_table(checked.faults, f"{checked.given}: {checked.layout}"))
     print(checked.summary())
     if config.out:
         print(f"made {config.out}")
     print(f"next: {_next(checked)}")
     if checked.faults:
-        raise DatasetError(f"{checked.path} isn't sound: {checked.summary()}")
+        raise DatasetError(f"{checked.given} isn't sound: {checked.summary()}")
 
 
 def check_path(path: str | Path, source_layout: str = "auto", progress: bool = True) -> Checked:
@@ -85,13 +90,23 @@ def check_path(path: str | Path, source_layout: str = "auto", progress: bool = T
 
     Raises `DatasetError` where there is nothing that can be checked.
     """
+    return replace(_check_place(path, source_layout, progress), given=str(path))
+
+
+def check_dataset(root: Path) -> list[Fault]:
+    """The faults of one dataset, robosim's own or any source; none: it is sound."""
+    return check_path(root, progress=False).faults
+
+
+def _check_place(path: str | Path, source_layout: str, progress: bool) -> Checked:
     given = Path(path).expanduser()
-    if (given / INDEX).is_file():
-        return _check_store(given, progress)
     clips = given / "clips"
     has_clips, has_dataset = (clips / INDEX).is_file(), (given / "dataset" / layout.INFO_JSON).is_file()
-    if has_clips and not has_dataset:
-        return _check_store(clips, progress)
+    if source_layout in ("auto", "clips"):
+        if (given / INDEX).is_file():
+            return _check_store(given, progress)
+        if has_clips and (source_layout == "clips" or not has_dataset):
+            return _check_store(clips, progress)
     _refuse_half_written(given)
     root = given / "dataset" if has_dataset else given
     checked = _check_source(root if has_dataset else path, source_layout, progress)
@@ -103,21 +118,15 @@ def check_path(path: str | Path, source_layout: str = "auto", progress: bool = T
     )
 
 
-def check_dataset(root: Path) -> list[Fault]:
-    """The faults of one dataset, robosim's own or any source; none: it is sound."""
-    return check_path(root, progress=False).faults
-
-
 def _check_source(path: str | Path, source_layout: str, progress: bool) -> Checked:
-    root = Path(path).expanduser()
-    mine = (root / layout.ROBOSIM_JSON).is_file()
-    faults = own_faults(root) if mine else []
     try:
         source = open_source(path, source_layout)
     except DatasetError as error:
-        if not faults:
+        root = Path(path).expanduser()
+        if not (faults := _own_faults(root)):
             raise
         return Checked(root, "robosim", 0, 0, [*faults, Fault("damaged", "meta", without_stop(error))])
+    faults = _own_faults(source.root)
     if (source.root / layout.INFO_JSON).is_file():
         faults += lerobot_faults(source)
     faults += _all_episodes(source, progress)
@@ -125,14 +134,18 @@ def _check_source(path: str | Path, source_layout: str, progress: bool) -> Check
     return Checked(source.root, info.layout, info.episodes, info.frames, _once(faults))
 
 
+def _own_faults(root: Path) -> list[Fault]:
+    return own_faults(root) if (root / layout.ROBOSIM_JSON).is_file() else []
+
+
 def _check_store(path: Path, progress: bool) -> Checked:
     faults = store_faults(path)
     try:
         store = ClipStore(path)
     except DatasetError:
-        return Checked(path, "clip store", 0, 0, faults)
+        return Checked(path, CLIPS, 0, 0, faults)
     faults += _all_episodes(StoreSource(store), progress)
-    return Checked(path, "clip store", len(store.episodes), store.num_frames, _once(faults))
+    return Checked(path, CLIPS, len(store.episodes), store.num_frames, _once(faults))
 
 
 def _all_episodes(source: Source, progress: bool) -> list[Fault]:
@@ -165,14 +178,16 @@ def _refuse_half_written(path: Path) -> None:
 def _next(checked: Checked) -> str:
     """What to do after this command."""
     path, own = checked.path, (checked.path / layout.ROBOSIM_JSON).is_file()
-    if checked.layout == "clip store":
+    given = shlex.quote(checked.given)
+    if checked.layout == CLIPS:
         return (
             f"delete {path} and run the command that made it again"
             if checked.faults
             else f"robosim train stage=tokenizer out={path.parent}"
         )
     if checked.faults or own:
-        return f"robosim data show {path}"
+        return f"robosim data show {given}"
     if checked.layout.endswith("with clips"):
-        return f"robosim train stage=tokenizer out={path}"
-    return f"robosim import {path} out=runs/{path.resolve().stem}"
+        return f"robosim train stage=tokenizer out={given}"
+    out = shlex.quote(f"runs/{Path(checked.given).resolve().stem}")
+    return f"robosim import {given} out={out}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ COUNTS = ("episode_index", "frame_index", "index")
 
 EPISODE_FILE = re.compile(r"episode_(\d+)")
 
+RANGE = re.compile(r"(\d{1,18}):(\d{1,18})", re.ASCII)
+
 
 def lerobot_faults(source: Source) -> list[Fault]:
     """Rows that don't count, videos with other numbers of frames than rows, splits that overlap."""
@@ -33,7 +36,7 @@ def lerobot_faults(source: Source) -> list[Fault]:
     return [
         *_counting_faults(source.root),
         *_video_faults(source, info),
-        *_split_faults(info, source.info.episodes),
+        *split_faults(info, source.info.episodes),
     ]
 
 
@@ -110,18 +113,33 @@ def _longer(source: Source, episode: int, path: Path, frames: int) -> Iterator[F
         yield Fault("length", name, f"holds {frames} frames for {length} rows", episode)
 
 
-def _split_faults(info: dict[str, Any], episodes: int) -> Iterator[Fault]:
+def split_faults(info: dict[str, Any], episodes: int) -> Iterator[Fault]:
     """The ranges of `meta/info.json` that overlap, or name episodes that aren't there."""
-    ranges = {}
-    for name, text in (info.get("splits") or {}).items():
-        if not re.fullmatch(r"\d+:\d+", str(text)):
-            yield Fault("splits", layout.INFO_JSON, f"{name} is {text!r} and not a range such as 0:8")
+    splits = info.get("splits")
+    ranges: list[tuple[int, int, str]] = []
+    for name, text in (
+        splits.items() if isinstance(splits, dict) else ()
+    ):  # the source names what else there is
+        match = RANGE.fullmatch(str(text))
+        if match is None:
+            what = f"{name} is {reprlib.repr(text)} and not a range such as 0:8"
+            yield Fault("splits", layout.INFO_JSON, what)
             continue
-        first, stop = map(int, str(text).split(":"))
+        first, stop = int(match[1]), int(match[2])
         if stop > episodes:
-            yield Fault("splits", layout.INFO_JSON, f"{name} is {text}, but there are {episodes} episodes")
-        for other, (other_first, other_stop) in ranges.items():
-            both = range(max(first, other_first), min(stop, other_stop))
-            for episode in both:
-                yield Fault("splits", layout.INFO_JSON, f"the episode is in {other} and in {name}", episode)
-        ranges[name] = (first, stop)
+            what = f"{name} is {first}:{stop}, but there are {episodes} episodes"
+            yield Fault("splits", layout.INFO_JSON, what)
+        if first < min(stop, episodes):
+            ranges.append((first, min(stop, episodes), name))
+    yield from _overlaps(sorted(ranges))
+
+
+def _overlaps(ranges: list[tuple[int, int, str]]) -> Iterator[Fault]:
+    """One fault for each of the (first, stop, name), in ascending order, that begins within those before it."""
+    reach, holder = 0, ""
+    for first, stop, name in ranges:
+        if first < reach:
+            both = f"{first}:{min(stop, reach)}"
+            yield Fault("splits", layout.INFO_JSON, f"{holder} and {name} both have the episodes {both}")
+        if stop > reach:
+            reach, holder = stop, name

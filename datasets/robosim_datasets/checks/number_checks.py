@@ -54,6 +54,8 @@ def _arrays(info: SourceInfo, episode: SourceEpisode) -> dict[str, _Array]:
         "success": (episode.success, np.bool_),
         "timestamps": (episode.timestamps, np.float64),
     }
+    if episode.metadata.get("labelled") is False and not episode.state.size + episode.action.size:
+        vectors = {}  # bare video in a mixture
     found: dict[str, _Array] = {}
     for name, (values, names) in vectors.items():
         if values is not None:

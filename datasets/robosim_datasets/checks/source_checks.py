@@ -7,6 +7,7 @@ kept as hashes and judged at the end.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ def source_faults(source: Source, bar: Bar | None = None) -> list[Fault]:
             check.add(seen)
     finally:
         executor.shutdown(cancel_futures=True)
+    if bar is not None:  # nobody knows how long the episodes are that can't be read
+        bar.advance(max(0, bar.total - bar.done))
     return [
         *source.info.faults,
         *_spec_faults(source.info),
@@ -69,8 +72,7 @@ def _look(source: Source, index: int, bar: Bar | None) -> _Seen:
     try:
         episode = seen.episode = source.read(index)
     except DatasetError as error:
-        # What was seen on opening needn't be said again.
-        if index not in {fault.episode for fault in source.info.faults}:
+        if not _said(source.info, index, str(error)):
             seen.faults.append(Fault("damaged", "episode", without_stop(error), index))
         return seen
     for camera, size in source.info.cameras.items():
@@ -85,6 +87,12 @@ def _look(source: Source, index: int, bar: Bar | None) -> _Seen:
         if bar is not None:
             bar.advance(episode.length)
     return seen
+
+
+def _said(info: SourceInfo, index: int, error: str) -> bool:
+    """Whether what keeps an episode from being read was seen on opening: it needn't be said again."""
+    known = (fault for fault in info.faults if fault.episode == index)
+    return any(fault.where in error or fault.what in error for fault in known)
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,10 @@ class _SourceCheck:
         signal = self._signal(episode)
         if len(signal):
             moved = np.nan_to_num(np.ptp(signal, axis=0))
-            self._ranges = np.maximum(self._ranges, moved) if len(self._ranges) == len(moved) else moved
+            if not len(self._ranges):
+                self._ranges = moved
+            elif len(moved) == len(self._ranges):  # others have a fault, or no labels
+                self._ranges = np.maximum(self._ranges, moved)
         videos = {}
         for camera, watched in seen.videos.items():
             self._judge(watched, index, camera, signal)
@@ -150,20 +161,22 @@ class _SourceCheck:
 
     def repeated(self) -> Iterator[Fault]:
         """Videos that were seen before, and content that is in more than one split."""
-        seen: dict[tuple[str, str], _Content] = {}
+        # The first that holds a content, in each split; None in place of a camera: the numbers.
+        holders: dict[tuple[str | None, str], dict[str | None, _Content]] = {}
         for content in self._contents:
-            other_split: _Content | None = None
-            for camera, digest in content.videos.items():
-                before = seen.setdefault((camera, digest), content)
-                if before is not content:
-                    what = f"shows the same frames as episode {before.episode}"
+            elsewhere: dict[str, _Content] = {}
+            numbers = () if content.numbers is None else ((None, content.numbers),)
+            for camera, digest in itertools.chain(content.videos.items(), numbers):
+                known = holders.setdefault((camera, digest), {})
+                if known and camera is not None:
+                    what = f"shows the same frames as episode {next(iter(known.values())).episode}"
                     yield Fault("repeated", f"camera {camera}", what, content.episode)
-                    other_split = other_split or before
-            if content.numbers is not None:
-                before = seen.setdefault(("numbers", content.numbers), content)
-                other_split = other_split or (before if before is not content else None)
-            if other_split and content.split and other_split.split not in (None, content.split):
-                what = f"the recording is in {content.split} and in {other_split.split} (episode {other_split.episode})"
+                for split, other in known.items():
+                    if split and content.split and split != content.split:
+                        elsewhere.setdefault(split, other)
+                known.setdefault(content.split, content)
+            for split, other in elsewhere.items():
+                what = f"the recording is in {content.split} and in {split} (episode {other.episode})"
                 yield Fault("splits", "split", what, content.episode)
 
     def _judge(self, seen: Watched, index: int, camera: str, signal: np.ndarray) -> None:

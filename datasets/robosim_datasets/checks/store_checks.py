@@ -5,21 +5,21 @@ An episode's number is its place in the store, which in a mixture isn't the one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from robosim.errors import DatasetError
+from robosim.spec import LABELS, EnvSpec
 from robosim_datasets import clip_files as files
 from robosim_datasets.checks.dataset_checks import json_faults
 from robosim_datasets.checks.number_checks import frame_list
 from robosim_datasets.checks.source_checks import without_stop
-from robosim_datasets.clip_store import ClipStore
+from robosim_datasets.clip_store import MOTION, ClipStore
 from robosim_datasets.episode import SPLITS
 from robosim_datasets.faults import Fault
 from robosim_datasets.lerobot_io import dataset_hash
-from robosim_datasets.sources.source import SourceEpisode, SourceInfo
 
 INDEX_KEYS = {"format", "spec", "source", "episodes", "shards", "parts", "sha256"}
 
@@ -34,7 +34,8 @@ def store_faults(path: Path, dataset: Path | None = None) -> list[Fault]:
         ]
         for shard in index["shards"]:
             faults += _shard_faults(path, shard)
-        for name in sorted(column.stem for column in (path / "columns").glob("*.h5")):
+        added = sorted(column.stem for column in (path / "columns").glob("*.h5"))
+        for name in dict.fromkeys([*EnvSpec.from_json(index["spec"]).labels, MOTION, *added]):
             faults += _column_faults(path, name, index["episodes"])
         store = ClipStore(path)
     except DatasetError as error:
@@ -55,8 +56,12 @@ def _shard_faults(path: Path, shard: dict) -> Iterator[Fault]:
 
 
 def _column_faults(path: Path, name: str, episodes: list[dict]) -> Iterator[Fault]:
-    """A column that is damaged, or has numbers that aren't finite."""
-    where = files.column_path(path, name).relative_to(path).as_posix()
+    """A column that is missing or damaged, or has numbers that aren't finite."""
+    column = files.column_path(path, name)
+    where = column.relative_to(path).as_posix()
+    if not column.exists():
+        yield Fault("damaged", where, "is missing")
+        return
     try:
         values = files.read_column(path, name, sum(row["length"] for row in episodes))
     except DatasetError as error:
@@ -66,6 +71,8 @@ def _column_faults(path: Path, name: str, episodes: list[dict]) -> Iterator[Faul
         return
     finite = np.isfinite(values.reshape(len(values), -1))
     for position, row in enumerate(episodes if not finite.all() else ()):
+        if name in LABELS and not row.get("labelled", True):
+            continue  # of a mixture's part without commands
         bad = np.flatnonzero(~finite[row["start"] : row["start"] + row["length"]].all(axis=1))
         if len(bad):
             yield Fault("not finite", where, f"at {frame_list(bad)}", position)
@@ -101,49 +108,3 @@ def _origin_faults(store: ClipStore, dataset: Path) -> Iterator[Fault]:
     if not same:
         what = f"was decoded from another dataset than {dataset}; delete {store.path} and build the clip store again"
         yield Fault("checksum", files.INDEX, what)
-
-
-class StoreSource:
-    """A clip store as a source, so that its numbers and pictures pass through the same checks. See `Source`."""
-
-    def __init__(self, store: ClipStore) -> None:
-        self.root, self._store, spec = store.path, store, store.spec
-        self.info = SourceInfo(
-            layout="clip store",
-            name=store.path.name,
-            cameras={camera: (spec.size, spec.size) for camera in spec.cameras},
-            fps=spec.fps,
-            state_names=spec.state_columns,
-            action_names=spec.action_columns,
-            action_kind=spec.action_kind,
-            robot=spec.robot.name,
-            episodes=len(store.episodes),
-            frames=store.num_frames,
-            instructions=(),
-            splits={},
-            spec=spec,
-        )
-
-    def read(self, episode: int) -> SourceEpisode:
-        row, labels = self._store.episodes[episode], self._store.spec.labels
-
-        def column(name: str) -> np.ndarray | None:
-            if name not in labels or not files.column_path(self.root, name).exists():
-                return None
-            return self._store.column(name)[row.start : row.start + row.length]
-
-        nothing = np.zeros((row.length, 0), np.float32)
-        state, action = column("state"), column("action")
-        return SourceEpisode(
-            length=row.length,
-            state=nothing if state is None else state,
-            action=nothing if action is None else action,
-            reward=column("reward"),
-            success=column("success"),
-            environment_state=column("environment_state"),
-            split=row.split,
-        )
-
-    def frames(self, episode: int, camera: str, chosen: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
-        frames = self._store.frames(episode, camera=camera)
-        yield from (frames[number] for number in chosen)

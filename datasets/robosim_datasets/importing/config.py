@@ -12,7 +12,7 @@ from robosim.spec import CONTROL_HZ
 from robosim_datasets.lerobot_format import INFO_JSON
 from robosim_datasets.sources.hub import is_hub_name
 
-Layout = Literal["auto", "lerobot", "rlds", "aloha", "robomimic", "video"]
+Layout = Literal["auto", "lerobot", "rlds", "aloha", "robomimic", "video", "clips"]
 Fit = Literal["crop", "pad", "stretch"]
 
 

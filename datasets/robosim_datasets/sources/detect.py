@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from robosim.config import unknown
 from robosim.errors import ConfigError, DatasetError
+from robosim_datasets.clip_files import INDEX
 from robosim_datasets.lerobot_format import INFO_JSON
 from robosim_datasets.sources.aloha import looks_like_aloha, open_aloha
+from robosim_datasets.sources.clips import looks_like_clips, open_clips
 from robosim_datasets.sources.hub import fetch_from_hub, is_hub_name
 from robosim_datasets.sources.lerobot import looks_like_lerobot, open_lerobot
 from robosim_datasets.sources.rlds import looks_like_rlds, open_rlds
@@ -32,6 +34,7 @@ KNOWN = {
         looks_like_lerobot,
         open_lerobot,
     ),
+    "clips": Layout(f"a clip store's {INDEX}, or a robosim run's folder", looks_like_clips, open_clips),
     "rlds": Layout("*.tfrecord files, in the folder or in those of its versions", looks_like_rlds, open_rlds),
     "aloha": Layout(".hdf5 files with action and observations", looks_like_aloha, open_aloha),
     "robomimic": Layout(
@@ -50,7 +53,7 @@ def open_source(path: str | Path, layout: str = "auto") -> Source:
     """
     if layout != "auto" and layout not in LAYOUTS:
         raise ConfigError(unknown("layout", layout, ("auto", *LAYOUTS)))
-    place = _local(path)
+    place = _local(path, layout)
     if layout == "auto":
         layout = detect_layout(place)
     return KNOWN[layout].open(place)
@@ -67,8 +70,8 @@ def detect_layout(path: Path) -> str:
     )
 
 
-def _local(path: str | Path) -> Path:
-    """The place on this machine: of a run its dataset, of a name on the Hub the downloaded copy."""
+def _local(path: str | Path, layout: str) -> Path:
+    """The place on this machine: of a run its dataset or else its clips, of a name on the Hub the downloaded copy."""
     place = Path(path).expanduser()
     if not place.exists():
         if not is_hub_name(str(path)):
@@ -76,6 +79,8 @@ def _local(path: str | Path) -> Path:
                 f"there is nothing at {place}; give a folder, a file, or organisation/name on the Hub"
             )
         place = fetch_from_hub(str(path))
-    if (place / "dataset" / INFO_JSON).is_file():
+    if layout != "clips" and (place / "dataset" / INFO_JSON).is_file():
         return place / "dataset"
+    if looks_like_clips(place / "clips"):
+        return place / "clips"
     return place

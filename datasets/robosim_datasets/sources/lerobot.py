@@ -88,10 +88,13 @@ class LeRobotSource:
 
     def read(self, episode: int) -> SourceEpisode:
         place = self._place(episode)
-        if self._own:
-            self._own.dataset.check_rows(episode)
-        table = self._files.read(place.data, episode, place.length)
         where = f"{place.data}, episode {episode}"
+        if self._own:
+            table = self._own.dataset.read_rows(episode)
+        else:
+            table = self._files.read(place.data, episode, place.length)
+        if table.num_rows != place.length:
+            raise DatasetError(f"{where} has {table.num_rows} rows, the episode table says {place.length}")
         self._check_order(table, where)
         features = self._features
         outcomes = {key: to_array(table, key, 1, where)[:, 0] for key in features.outcomes}
@@ -317,10 +320,18 @@ def _split_of_episodes(info: dict[str, Any], tables: Tables) -> dict[int, str]:
                 Fault("schema", own.INFO_JSON, f"split {name} is {text!r} and not a range from:to")
             )
             continue
+        shared: dict[str, list[int]] = {}
         for number in range(max(start, 0), min(stop, tables.episodes)):
-            if splits.setdefault(number, name) != name:
-                what = f"the episode is in {splits[number]} and in {name}"
-                tables.faults.append(Fault("splits", own.INFO_JSON, what, number))
+            if (other := splits.setdefault(number, name)) != name:
+                shared.setdefault(other, []).append(number)
+        tables.faults += [
+            Fault(
+                "splits",
+                own.INFO_JSON,
+                f"{other} and {name} both have the episodes {numbers[0]}:{numbers[-1] + 1}",
+            )
+            for other, numbers in shared.items()
+        ]
     return splits
 
 

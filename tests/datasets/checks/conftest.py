@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from robosim_datasets.checks.source_checks import source_faults
+from robosim_datasets.faults import Fault
 from robosim_datasets.sources.source import SourceEpisode, SourceInfo
 
 from robosim.errors import DatasetError
@@ -36,6 +37,7 @@ class Recording:
             for episode in self.episodes
         ]
         self.damaged: set[int] = set()
+        self.seen_on_opening: tuple[Fault, ...] = ()
 
     @property
     def info(self) -> SourceInfo:
@@ -52,6 +54,7 @@ class Recording:
             frames=sum(episode.length for episode in self.episodes),
             instructions=("reach",),
             splits={"train": 2, "val": 1},
+            faults=self.seen_on_opening,
             spec=self.spec,
         )
 

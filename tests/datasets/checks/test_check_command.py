@@ -11,12 +11,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from robosim_datasets.checks.command import check_command, check_path
-from robosim_datasets.clip_store import ClipStore, build_clip_store
+from robosim_datasets.checks.lerobot_checks import split_faults
+from robosim_datasets.clip_store import MOTION, ClipStore, build_clip_store
 from robosim_datasets.lerobot_io import DatasetWriter
+from robosim_datasets.sources import detect
+from robosim_datasets.sources.detect import open_source
 
 from robosim.checkpoint import atomic_write_json
 from robosim.errors import ConfigError, DatasetError
-from robosim.spec import RobotSpec
+from robosim.spec import LABELS, RobotSpec
 
 VIDEO = "videos/observation.images.front/chunk-000/file-000.mp4"
 DATA = "data/chunk-000/file-000.parquet"
@@ -86,6 +89,13 @@ def test_clip_store_column_that_is_not_finite(run):
     assert sentences(run) == ["not finite: episode 3, clips/columns/latent_action.h5: at frame 2"]
 
 
+@pytest.mark.parametrize("name", [*LABELS, MOTION])
+def test_missing_column_is_named(run, name):
+    (run / f"clips/columns/{name}.h5").unlink()
+    assert sentences(run) == [f"damaged: clips/columns/{name}.h5: is missing"]
+    assert f"damaged: columns/{name}.h5: is missing" in sentences(run / "clips")
+
+
 def test_clips_of_another_dataset(run, write, episodes, tmp_path):
     shutil.rmtree(run / "clips")
     build_clip_store(write(tmp_path / "other", episodes[:3]), run / "clips", progress=False)
@@ -120,8 +130,23 @@ def test_splits_that_overlap(run):
         run / "dataset", lambda info: info.update(splits={"train": "0:9", "val": "8:11", "test": "all"})
     )
     faults = sentences(run / "dataset")
-    assert "splits: episode 8, meta/info.json: the episode is in train and in val" in faults
+    assert "splits: meta/info.json: train and val both have the episodes 8:9" in faults
     assert any("test is 'all' and not a range" in fault for fault in faults)
+
+
+def test_splits_of_absurd_sizes_take_no_time(dataset):
+    source = open_source(dataset)
+    splits = {"train": "0:999999999", "val": "5:999999999", "test": "0:1", "long": f"0:{'9' * 5000}"}
+    faults = [fault.sentence() for fault in split_faults({"splits": splits}, source.info.episodes)]
+    assert len(faults) == 5 and max(map(len, faults)) < 120
+    assert "splits: meta/info.json: train and val both have the episodes 5:11" in faults
+    assert "splits: meta/info.json: test and train both have the episodes 0:1" in faults
+
+
+@pytest.mark.parametrize("splits", [["0:8"], "0:8", 8])
+def test_splits_that_are_no_ranges_by_name(run, splits):
+    edit_info(run / "dataset", lambda info: info.update(splits=splits))
+    assert any("splits" in fault for fault in sentences(run / "dataset"))
 
 
 def test_rows_that_do_not_count(run):
@@ -145,6 +170,24 @@ def test_video_that_is_longer_than_its_rows(write, episodes, tmp_path):
     assert sentences(root) == [
         "length: observation.images.front: its files hold 46 frames, the episodes 33 rows"
     ]
+
+
+def test_name_on_the_hub_is_said_as_it_was_typed(run, monkeypatch, capsys):
+    edit_info(run / "dataset", lambda info: None)
+    monkeypatch.setattr(detect, "fetch_from_hub", lambda name: run / "dataset")
+    check_command("data check", ["path=lab/pushing"])
+    assert "next: robosim import lab/pushing out=runs/pushing" in capsys.readouterr().out
+    (run / "dataset" / VIDEO).unlink()
+    with pytest.raises(DatasetError, match=r"^lab/pushing isn't sound"):
+        check_command("data check", ["path=lab/pushing"])
+    assert "next: robosim data show lab/pushing\n" in capsys.readouterr().out
+
+
+def test_layout_says_what_of_a_run_is_checked(run):
+    assert check_path(run, "clips", progress=False).layout == "clip store"
+    flip(run / "clips/columns/action.h5")
+    assert check_path(run, "lerobot", progress=False).faults != []
+    assert check_path(run / "dataset", "lerobot", progress=False).faults == []
 
 
 # What can't be checked

@@ -32,6 +32,9 @@ DATASET_FILES = (
     "meta/tasks.parquet",
     "videos/observation.images.front/chunk-000/file-000.mp4",
 )
+UNREAD = ("meta/info.json", "meta/stats.json", "meta/tasks.parquet")
+"""What `load_episode` doesn't need."""
+
 STORE_FILES = (
     "columns/action.h5",
     "columns/motion.h5",
@@ -47,10 +50,11 @@ def run(
 ) -> Path:
     """A run folder with four short episodes of one camera, and its clips; every test mends what it breaks."""
     run = tmp_path_factory.mktemp("damage")
-    with DatasetWriter(run / "dataset", replace(spec, cameras=("front",)), {"renderer": "squares"}) as writer:
+    small = replace(spec, cameras=("front",), size=16)
+    with DatasetWriter(run / "dataset", small, {"renderer": "squares"}) as writer:
         for seed in range(4):
-            episode = make_episode(seed, 8, split="train" if seed < 3 else "val")
-            episode.frames.pop("side")
+            episode = make_episode(seed, 6, split="train" if seed < 3 else "val")
+            episode.frames = {"front": episode.frames["front"][:, 8:24, 8:24]}
             writer.add(episode)
     build_clip_store(run / "dataset", run / "clips", progress=False)
     return run
@@ -110,7 +114,8 @@ def test_every_damage_to_a_dataset_is_named_and_nothing_damaged_is_read(run, ori
     root = run / "dataset"
     for what in damages(root / name):
         assert any(name in fault.sentence() for fault in own_faults(root)), what
-        readable(root, originals)
+        if name not in UNREAD:
+            readable(root, originals)
         with pytest.raises(DatasetError) as caught:
             open_dataset(root)
             build_clip_store(root, run / "other", progress=False)

@@ -6,6 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from robosim_datasets.checks.source_checks import source_faults
+from robosim_datasets.faults import Fault
+
+from robosim.progress import progress
 
 
 def changed(array: np.ndarray, place, value) -> np.ndarray:
@@ -27,6 +31,39 @@ def test_damaged_episode_is_named_and_the_others_are_checked(recording):
     assert recording.faults() == [
         "damaged: episode 0, episode: file 0 is cut off; restore it",
         "not finite: episode 1, action: grip at frame 3",
+    ]
+
+
+def test_what_was_seen_on_opening_hides_no_other_damage(recording):
+    recording.damaged = {0, 1}
+    recording.seen_on_opening = (
+        Fault("splits", "meta", "the episode is in train and in val", 0),
+        Fault("damaged", "file 1", "is cut off", 1),
+    )
+    assert recording.faults() == [
+        "splits: episode 0, meta: the episode is in train and in val",
+        "damaged: episode 1, file 1: is cut off",
+        "damaged: episode 0, episode: file 0 is cut off; restore it",
+    ]
+
+
+def test_progress_ends_at_its_total_whatever_is_damaged(recording):
+    recording.damaged = {1}
+    with progress("check", total=3 * 2 * 20) as bar:
+        source_faults(recording, bar)
+    assert bar.done == bar.total
+
+
+def test_bare_video_in_a_mixture_needs_no_labels(recording):
+    empty = np.zeros((20, 0), np.float32)
+    recording.edit(1, state=empty, action=empty, reward=None, success=None)
+    assert any("shape: episode 1, state" in fault for fault in recording.faults())
+    recording.edit(1, metadata={"labelled": False})
+    assert recording.faults() == []
+    frames = recording.pictures[0]["front"]
+    frames[8:16] = frames[8]
+    assert recording.faults() == [
+        "frozen: episode 0, camera front: the same picture at frames 8–15, while the arm moves"
     ]
 
 
@@ -173,3 +210,22 @@ def test_same_video_or_same_numbers_in_two_splits(recording):
     recording.pictures[2]["front"] = recording.pictures[2]["side"].copy()
     recording.edit(2, state=recording.episodes[0].state, action=recording.episodes[0].action)
     assert recording.faults() == [split]
+
+
+def test_same_numbers_in_another_split_are_found_behind_a_repetition_in_the_same(recording):
+    """Episode 1 shows what episode 0 does, of the same split; episode 2, held out, has the same numbers as both."""
+    recording.pictures[1]["front"] = recording.pictures[0]["front"].copy()
+    for index in (1, 2):
+        recording.edit(index, state=recording.episodes[0].state, action=recording.episodes[0].action)
+    recording.pictures[2]["front"] = recording.pictures[0]["front"].copy()
+    assert recording.faults() == [
+        "repeated: episode 1, camera front: shows the same frames as episode 0",
+        "repeated: episode 2, camera front: shows the same frames as episode 0",
+        "splits: episode 2, split: the recording is in val and in train (episode 0)",
+    ]
+    recording.edit(1, split="val")
+    recording.edit(2, split="train")
+    assert [fault for fault in recording.faults() if fault.startswith("splits")] == [
+        "splits: episode 1, split: the recording is in val and in train (episode 0)",
+        "splits: episode 2, split: the recording is in train and in val (episode 1)",
+    ]

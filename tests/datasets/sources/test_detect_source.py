@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from robosim_datasets.clip_store import ClipStore
+from robosim_datasets.episode import Episode
 from robosim_datasets.sources import detect
 from robosim_datasets.sources.detect import LAYOUTS, detect_layout, open_source
 
@@ -28,7 +33,7 @@ def test_every_layout_is_known(tmp_path: Path, layout: str):
 
 
 def test_every_layout_is_tried():
-    assert set(LAYOUTS) == {"lerobot", *WRITERS}
+    assert set(LAYOUTS) == {"lerobot", "clips", *WRITERS}
 
 
 def test_a_dataset_and_the_run_around_it_are_the_same(tmp_path: Path, dataset: Path):
@@ -36,6 +41,48 @@ def test_a_dataset_and_the_run_around_it_are_the_same(tmp_path: Path, dataset: P
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "dataset").symlink_to(dataset)
     assert open_source(tmp_path / "run").info.episodes == open_source(dataset).info.episodes == 11
+
+
+def test_a_clip_store_and_the_run_around_it_are_the_same(
+    tmp_path: Path, store: ClipStore, episodes: list[Episode]
+):
+    assert detect_layout(store.path) == "clips"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "clips").symlink_to(store.path)
+    alone, run = open_source(store.path), open_source(tmp_path / "run")
+    assert alone.info == replace(run.info, name=alone.info.name)
+    assert (run.info.layout, run.info.episodes, run.info.splits) == ("clip store", 11, {"train": 8, "val": 3})
+    assert run.read(3).instruction == episodes[3].instruction
+
+
+def test_clips_have_the_numbers_and_frames_of_their_dataset(dataset: Path, store: ClipStore):
+    clips, recorded = open_source(store.path), open_source(dataset)
+    assert clips.info.cameras == recorded.info.cameras
+    for index in (0, 10):
+        one, other = clips.read(index), recorded.read(index)
+        for name in ("state", "action", "reward", "success", "environment_state"):
+            assert np.array_equal(getattr(one, name), getattr(other, name)), name
+        chosen = [0, 4, 4, one.length - 1]
+        for camera in clips.info.cameras:
+            pairs = zip(
+                clips.frames(index, camera, chosen), recorded.frames(index, camera, chosen), strict=True
+            )
+            assert all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+    with pytest.raises(DatasetError, match="not frame 10"):
+        list(clips.frames(0, "front", [10]))
+
+
+def test_clips_without_a_column_of_their_labels_are_refused(tmp_path: Path, store: ClipStore):
+    shutil.copytree(store.path, tmp_path / "clips")
+    (tmp_path / "clips" / "columns" / "action.h5").unlink()
+    with pytest.raises(DatasetError, match="no column 'action'"):
+        open_source(tmp_path / "clips").read(0)
+
+
+def test_an_index_of_something_else_is_no_clip_store(tmp_path: Path):
+    write_videos(tmp_path, RECORDING)
+    (tmp_path / "index.json").write_text("{}")
+    assert detect_layout(tmp_path) == "video"
 
 
 def test_a_layout_can_be_forced(tmp_path: Path):
