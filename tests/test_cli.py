@@ -73,7 +73,8 @@ def test_every_key_is_explained_with_its_default(command):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
 def test_the_examples_use_keys_that_exist(command):
-    from robosim.pipeline import BY_NAME, split_overrides
+    from robosim.pipeline import split_overrides
+    from robosim.stage_table import BY_NAME
 
     for example in command.examples:
         name, overrides = split_name(example.split()[1:])
@@ -87,7 +88,8 @@ def test_the_examples_use_keys_that_exist(command):
 
 
 def test_the_next_command_carries_what_still_counts(tmp_path: Path):
-    from robosim.pipeline import BY_NAME, next_line
+    from robosim.pipeline import next_line
+    from robosim.stage_table import BY_NAME
 
     chosen = {"task": "reach", "seed": "3", "episodes": "20", "out": "x"}
     line = next_line(BY_NAME["adapt"], tmp_path, chosen)

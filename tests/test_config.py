@@ -26,8 +26,9 @@ from robosim.errors import ConfigError
 from robosim.physics.arms.catalogue import ROBOTS
 from robosim.physics.tasks import TASKS
 from robosim.physics.variation import Variation
-from robosim.pipeline import STAGES, DemoConfig, run_keys
+from robosim.pipeline import DemoConfig, run_keys
 from robosim.stage_runner import Request, load
+from robosim.stage_table import STAGES
 
 
 @dataclass(frozen=True)

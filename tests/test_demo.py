@@ -100,7 +100,7 @@ def test_the_files_are_there(demo_run: Path):
 
 
 def test_every_stage_left_a_manifest_and_a_heading(demo_run: Path):
-    from robosim.pipeline import STAGES as DECLARED
+    from robosim.stage_table import STAGES as DECLARED
 
     log = (demo_run.parent.parent / "log.txt").read_text()
     assert tuple(stage.name for stage in DECLARED) == STAGES

@@ -22,8 +22,8 @@ from robosim.physics.collection import collect as module
 from robosim.physics.collection.collect import CollectConfig, Mix, collect, plan_episodes
 from robosim.physics.collection.workers import RecorderSetup, record_on_processes
 from robosim.physics.variation import Variation
-from robosim.pipeline import BY_NAME
 from robosim.stage_runner import Request
+from robosim.stage_table import BY_NAME
 
 TASKS = ("reach", "soft_push")
 TINY = CollectConfig(

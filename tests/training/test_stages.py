@@ -11,8 +11,8 @@ import torch
 from robosim import stage_runner
 from robosim.checkpoint import MANIFEST, finish_stage, load_tensors
 from robosim.errors import DatasetError
-from robosim.pipeline import BY_NAME
 from robosim.stage_runner import Request, run_stage
+from robosim.stage_table import BY_NAME
 from robosim.training import loop, stages
 from robosim.training.loop import TrainConfig
 from robosim.training.snapshot import snapshots
