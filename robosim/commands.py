@@ -247,7 +247,7 @@ COMMANDS = (
         makes="nothing but what it prints, unless out= names a file",
         examples=(
             "robosim bench import",
-            "robosim bench import episodes=4 sources=[bridge/1.0.0] source_fps=5 out=import.json",
+            "robosim bench import layouts=[] sources=[bridge/1.0.0] out=import.json",
         ),
         next="robosim import",
         run="robosim.bench.importing:bench_import",

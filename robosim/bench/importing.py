@@ -68,8 +68,8 @@ class ImportBenchConfig(RunOptions):
     """The made-up recording, and what is imported beside it."""
 
     layouts: tuple[str, ...] = tuple(WRITERS)
-    episodes: int = 8
-    length: int = 300
+    episodes: int = 4
+    length: int = 150
     height: int = 480
     width: int = 640
     sources: tuple[str, ...] = ()
