@@ -228,10 +228,11 @@ class Tokenizer(nn.Module):
 def evaluate_tokenizer(tokenizer: Tokenizer, clips: Tensor, horizon: int = 8) -> dict[str, float]:
     """Reconstruction of held-out `clips` uint8 [B, T, H, W, 3].
 
-    `moving_psnr_db` counts the pixels that differ from the frame `horizon` steps before. A temporal tokenizer's
-    `cold_psnr_db` is that of the clips' first frames, which are coded without a past.
+    `moving_psnr_db` counts the pixels that differ from the frame `horizon` steps before, or as many steps as the clips
+    have. A temporal tokenizer's `cold_psnr_db` is that of the clips' first frames, which are coded without a past.
     """
     tokenizer.eval()
+    horizon = min(horizon, clips.shape[1] - 1)
     tokens = torch.cat([tokenizer.encode_clips(clip) for clip in clips.split(1)])
     decoded = torch.cat([tokenizer.decode_clips(token) for token in tokens.split(1)])
     moving = moving_mask(clips[:, horizon:], clips[:, :-horizon])

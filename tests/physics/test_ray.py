@@ -61,6 +61,7 @@ def cluster():
         yield ray
 
 
+@pytest.mark.slow
 def test_ray_makes_the_dataset_that_processes_make(cluster, tmp_path):
     collect(CollectConfig(**CONFIG, launcher="ray"), tmp_path / "ray")
     collect(CollectConfig(**CONFIG | {"workers": 1}), tmp_path / "processes")
@@ -68,6 +69,7 @@ def test_ray_makes_the_dataset_that_processes_make(cluster, tmp_path):
     assert cluster.is_initialized(), "a connection that was there before stays"
 
 
+@pytest.mark.slow
 def test_an_episode_whose_worker_is_lost_is_recorded_again(cluster, tmp_path):
     plans = plan_episodes(CollectConfig(**CONFIG))
     setup = RecorderSetup("panda", 16, ("front",), CollectConfig().variation)
@@ -80,6 +82,7 @@ def test_an_episode_whose_worker_is_lost_is_recorded_again(cluster, tmp_path):
     assert all(load_shard(shard_path(tmp_path, plan.index)) is not None for plan in plans)
 
 
+@pytest.mark.slow
 def test_the_error_of_an_episode_is_its_own(cluster, tmp_path):
     setup = RecorderSetup("panda", 16, ("nowhere",), CollectConfig().variation)
     with pytest.raises(ConfigError, match="'nowhere'"):

@@ -55,6 +55,7 @@ def test_unknown_task_and_missing_run_are_one_clear_line():
         make_env_config("robosim_learned")
 
 
+@pytest.mark.slow
 def test_lerobot_eval_in_physics(demo_run, tmp_path):
     """With the policy that the demo pretrained inside the learned simulator."""
     policy = demo_run / "policy" / "reach" / "pretrained_model"
@@ -63,6 +64,7 @@ def test_lerobot_eval_in_physics(demo_run, tmp_path):
     assert len(info["overall"]["video_paths"]) == 2
 
 
+@pytest.mark.slow
 def test_lerobot_eval_in_the_learned_simulator(demo_run, tmp_path):
     """With the policy that the demo pretrained, on the demo's own run folder."""
     policy = demo_run / "policy" / "soft_push" / "pretrained_model"

@@ -15,6 +15,7 @@ def test_soft_argmax_finds_a_peak_between_cells():
     assert torch.allclose(soft_argmax(scores)[0, 0], torch.tensor([0.5, -0.375]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_network_learns_where_a_dot_is_from_few_pictures():
     torch.manual_seed(0)
     network = KeypointNetwork(outputs=2, bound=1.5, channels=16, keypoints=8, hidden=64)

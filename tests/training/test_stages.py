@@ -102,11 +102,21 @@ def test_only_keys_that_change_the_result_make_it_again(run, steps):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_held_out_video_that_is_too_short_is_refused_before_the_training(run, steps, monkeypatch):
+def test_the_tokenizer_is_measured_on_the_held_out_frames_that_there_are(run, steps, monkeypatch):
+    seen = []
     monkeypatch.setattr(stages, "TOKENIZER_CLIP", 13)
-    with pytest.raises(DatasetError, match="clips of 13 frames, but the longest validation episode has 12"):
-        train_tokenizer(CONFIG, run, 0, "cpu")
-    with pytest.raises(DatasetError, match="clips of 14 frames"):
+    monkeypatch.setattr(
+        stages, "evaluate_tokenizer", lambda model, clips: seen.append(clips.shape[1]) or {"psnr_db": 0.0}
+    )
+    train_tokenizer(CONFIG, run, 0, "cpu")
+    assert seen == [12]
+
+
+def test_held_out_video_that_is_too_short_is_refused_before_the_training(run, steps):
+    with pytest.raises(
+        DatasetError,
+        match=r"clips of 14 frames, but the longest validation episode has 12.*dynamics\.horizon=",
+    ):
         train_latent_action(LatentActionTraining(train=CONFIG.train, clip_length=14), run, 0, "cpu")
     with pytest.raises(DatasetError, match="clips of 16 frames"):
         train_dynamics(DynamicsTraining(context=6, horizon=10), run, 0, "cpu")
