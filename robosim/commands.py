@@ -140,7 +140,7 @@ COMMANDS = (
         reads="clips/, tokenizer/ and latent_action/ in the run folder",
         makes="adapter/",
         examples=("robosim adapt", "robosim adapt labels=100 out=runs/push"),
-        next="robosim pretrain out=<the same run folder>",
+        next="robosim pretrain out=<the same run folder>, or robosim play where no positions are known",
         run="robosim.pipeline:stage_command",
     ),
     Command(

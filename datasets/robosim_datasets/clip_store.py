@@ -59,6 +59,8 @@ class EpisodeRow:
     behaviour: str
     seed: int
     success: bool
+    instruction: str = ""
+    """Its sentence; empty in stores of the first versions."""
     labelled: bool = True
     """Whether the store's labels are known of it: in a mixture they aren't of parts without commands."""
 
@@ -256,7 +258,7 @@ def _reusable(out: Path, source: str, replace: bool) -> ClipStore | None:
 
 def _episode_rows(dataset: VideoDataset) -> list[EpisodeRow]:
     starts = itertools.accumulate((row["length"] for row in dataset.episodes), initial=0)
-    names = ("index", "length", "split", "task", "behaviour", "seed", "success")
+    names = ("index", "length", "split", "task", "behaviour", "seed", "success", "instruction")
     return [
         EpisodeRow(start=start, **{name: row[name] for name in names})
         for row, start in zip(dataset.episodes, starts, strict=False)

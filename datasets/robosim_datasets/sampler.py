@@ -49,7 +49,8 @@ class ClipSampler:
             longest = max((store.episodes[e].length for e in episodes), default=0)
             raise DatasetError(
                 f"no episode of {store.path} is long enough for clips of {length} frames (of {len(episodes)} "
-                f"selected, the longest has {longest}); collect longer episodes or train on shorter clips"
+                f"selected, the longest has {longest}); bring in longer episodes, or train on "
+                "shorter clips (clip_length= of the stage)"
             )
         groups, weights = _by_part(store, self._episodes, episodes, length)
         self._episodes = np.concatenate(groups)

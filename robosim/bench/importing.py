@@ -111,7 +111,8 @@ def measure_all(config: ImportBenchConfig, folder: Path) -> list[dict[str, Any]]
     write_rlds(folder / "small", small)
     measure(ImportConfig(str(folder / "small"), source_fps=FPS, size=16), folder / "first")
     size = (config.height, config.width)
-    recording = make_recording(config.episodes, config.length, size, config.seed, fps=FPS)
+    episodes = config.episodes if config.layouts else 0
+    recording = make_recording(episodes, config.length, size, config.seed, fps=FPS)
     rows = []
     for layout in config.layouts:
         source = folder / layout

@@ -217,8 +217,8 @@ def held_out_places(store: ClipStore, length: int, most: int) -> list[tuple[int,
         raise shared_failure(
             DatasetError(
                 f"{store.path}: the figures are taken on clips of {length} frames, but the longest validation episode "
-                f"has {longest_held_out(store)}; use shorter clips (for the dynamics: dynamics.context= and "
-                "dynamics.horizon=, together at most that many) or bring in longer episodes"
+                f"has {longest_held_out(store)}; use shorter clips (for the dynamics dynamics.context= and "
+                "dynamics.horizon=, together at most that many, and dynamics.clip_length=) or bring in longer episodes"
             )
         )
     chosen = np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int)

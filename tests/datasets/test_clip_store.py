@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from robosim_datasets import clip_store
 from robosim_datasets.clip_store import ClipStore, build_clip_store, frame_motion
-from robosim_datasets.lerobot_io import read_episode
+from robosim_datasets.lerobot_io import read_episode, read_episode_table
 
 from robosim.checkpoint import file_hash
 from robosim.errors import DatasetError, OutputError
@@ -50,6 +50,13 @@ def test_select(store):
     assert store.select(split="train", task="reach") == [0, 2, 4, 6]
     assert store.select(behaviour="explore", split="val") == [9]
     assert store.select(task="absent") == []
+
+
+def test_every_episode_keeps_its_own_sentence(store, dataset):
+    assert [row.instruction for row in store.episodes] == [
+        row["instruction"] for row in read_episode_table(dataset)
+    ]
+    assert len({row.instruction for row in store.episodes}) == 2
 
 
 def test_shards_hold_whole_episodes(dataset, store, tmp_path, monkeypatch):

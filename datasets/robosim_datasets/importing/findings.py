@@ -39,7 +39,9 @@ def print_findings(source: Source, plan: Plan) -> None:
 def print_left_out(faults: list[Fault]) -> None:
     """The episodes that weren't imported, and why."""
     if faults:
-        Console().print(fault_table(faults, "left out"))
+        Console().print(
+            fault_table(faults, "what is wrong with the source; the episodes named here are left out")
+        )
 
 
 def few(values: list[str]) -> str:

@@ -73,13 +73,14 @@ def import_dataset(config: ImportConfig, out: Path, resume: bool = True) -> dict
                 bar.advance(1, **{"frames/s": frames / (time.monotonic() - started)})
         writer.provenance["left_out"] = [fault.sentence() for fault in plan.left_out]
     shutil.rmtree(waiting, ignore_errors=True)
-    print_left_out(plan.left_out)
+    print_left_out([*source.info.faults, *plan.left_out])
     return {
         "layout": source.info.layout,
         "episodes": written,
         "frames": frames,
         "frames_source": source.info.frames,
         "episodes_left_out": len({fault.episode for fault in plan.left_out}),
+        "faults_of_files": len(source.info.faults),
         "seconds": round(time.monotonic() - started, 2),
         "megabytes_source": round(source.info.bytes / MEGABYTE, 2),
         "megabytes_dataset": round(folder_bytes(out) / MEGABYTE, 2),

@@ -36,8 +36,8 @@ class Look:
     split: str | None
     outcomes: frozenset[str]
     """Which of reward and success it has."""
-    blank: frozenset[str]
-    """Cameras that are missing, damaged or black."""
+    blank: dict[str, str]
+    """Cameras that show nothing here, and why: black, or what is wrong with them."""
 
 
 def look_at_all(
@@ -118,16 +118,16 @@ def in_threads[A, B](
         pool.shutdown(cancel_futures=True)
 
 
-def _blank_cameras(source: Source, config: ImportConfig, number: int, length: int) -> frozenset[str]:
+def _blank_cameras(source: Source, config: ImportConfig, number: int, length: int) -> dict[str, str]:
     """Of the cameras that may be taken, those that show nothing here. One that was asked for must be readable."""
-    blank = set()
+    blank: dict[str, str] = {}
     for camera in config.cameras or source.info.cameras:
         few = list(dict.fromkeys([0, length // 2]))
         try:
             if max(frame.max() for frame in source.frames(number, camera, few)) <= BLACK:
-                blank.add(camera)
-        except DatasetError:
+                blank[camera] = "it is black"
+        except DatasetError as error:
             if config.cameras:
                 raise
-            blank.add(camera)
-    return frozenset(blank)
+            blank[camera] = str(error)
+    return blank

@@ -60,11 +60,12 @@ def make_plan(source: Source, config: ImportConfig, threads: int) -> Plan:
     notes += _notes_on_rates(source, config, fps, spec_fps, kind)
     looks, left_out = look_at_all(source, config, fps, spec_fps, kind, threads)
     cameras = config.cameras or _choose_cameras(source, looks, notes)
-    kept = {number: look for number, look in looks.items() if not look.blank & set(cameras)}
+    kept = {number: look for number, look in looks.items() if not look.blank.keys() & set(cameras)}
     left_out += [
-        Fault("black", ", ".join(sorted(look.blank & set(cameras))), "shows nothing", number)
+        Fault("black" if why == "it is black" else "damaged", f"camera {camera}", why, number)
         for number, look in looks.items()
-        if number not in kept
+        for camera, why in look.blank.items()
+        if camera in cameras
     ]
     pieces = _cut(kept, _splits(kept, config), config, spec_fps)
     if not pieces:
@@ -102,7 +103,10 @@ def _notes_on_rates(
     if spec_fps == round(fps):
         return []
     if kind == "other":
-        return ["what the commands mean isn't known: of those between two frames the last is kept"]
+        return [
+            "what the commands mean isn't known: of those between two frames the last is kept; with "
+            "action_kind=ee_delta (motions of the tool) they are added up"
+        ]
     if kind == "ee_delta" and not any("gripper" in name.lower() for name in source.info.action_names):
         return ["no command is called gripper: all numbers of the commands between two frames are added up"]
     return []

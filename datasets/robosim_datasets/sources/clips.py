@@ -35,8 +35,9 @@ class StoreSource:
 
     def __init__(self, store: ClipStore) -> None:
         self.root, self._store, spec = store.path, store, store.spec
-        self._instructions = {task.name: task.instruction for task in spec.tasks}
-        told = [self._instructions.get(row.task, "") for row in store.episodes]
+        tasks = {task.name: task.instruction for task in spec.tasks}
+        # Stores of the first versions have no sentence an episode.
+        self._told = [row.instruction or tasks.get(row.task, "") for row in store.episodes]
         self.info = SourceInfo(
             layout=LAYOUT,
             name=store.path.name,
@@ -48,7 +49,7 @@ class StoreSource:
             robot=spec.robot.name,
             episodes=len(store.episodes),
             frames=store.num_frames,
-            instructions=tuple(dict.fromkeys(filter(None, told))),
+            instructions=tuple(dict.fromkeys(filter(None, self._told))),
             splits=dict(Counter(row.split for row in store.episodes)),
             spec=spec,
         )
@@ -70,7 +71,7 @@ class StoreSource:
             length=row.length,
             state=nothing if state is None else state,
             action=nothing if action is None else action,
-            instruction=self._instructions.get(row.task, ""),
+            instruction=self._told[episode],
             reward=None if reward is None else np.append(reward[1:], np.float32(0)),
             success=None if success is None else np.append(success[1:], success[-1:]),
             environment_state=column("environment_state"),

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
+
 from robosim.config import unknown
 from robosim.errors import ConfigError, DatasetError
 from robosim_datasets.clip_files import INDEX
@@ -64,10 +66,22 @@ def detect_layout(path: Path) -> str:
     for name, layout in KNOWN.items():
         if layout.fits(path):
             return name
+    for file in [path] if path.is_file() else sorted(path.glob("*.h*5")):
+        if file.suffix in (".hdf5", ".h5") and (fault := _unreadable(file)):
+            raise DatasetError(f"{file} is damaged ({fault}); restore it, or import the other files alone")
     signs = "; ".join(f"{name}: {layout.sign}" for name, layout in KNOWN.items())
     raise DatasetError(
         f"{path} holds nothing that robosim can import; it looked for {signs}; layout= forces one"
     )
+
+
+def _unreadable(file: Path) -> str:
+    """What keeps an HDF5 file from being opened; empty if nothing does."""
+    try:
+        with h5py.File(file, "r"):
+            return ""
+    except OSError as error:
+        return str(error).splitlines()[0]
 
 
 def _local(path: str | Path, layout: str) -> Path:

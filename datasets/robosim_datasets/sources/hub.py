@@ -46,8 +46,8 @@ def fetch_from_hub(name: str, revision: str | None = None) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UnsupportedError(
-            f"the dataset {name} can't be fetched from the Hub ({_first_line(error)}); go online, or give the folder "
-            "of a local copy"
+            f"there is no folder {name} here, and as a dataset of that name it can't be fetched from the Hub "
+            f"({_first_line(error)}); correct the path, or go online"
         ) from error
 
 

@@ -112,6 +112,15 @@ def test_an_episode_whose_frames_fail_late_is_left_out_too(make_source, config, 
     assert "the video ends early" in read_provenance(tmp_path / "dataset")["left_out"][0]
 
 
+def test_a_damaged_camera_is_not_called_black(make_source, config, tmp_path):
+    source = make_source([20] * 3, cameras={"front": (48, 64)})
+    source.missing, source.black = {(1, "front")}, {(2, "front")}
+    assert import_dataset(config, tmp_path / "dataset")["episodes"] == 1
+    left_out = read_provenance(tmp_path / "dataset")["left_out"]
+    assert "damaged: episode 1, camera front: episode 1 has no camera front" in left_out[0]
+    assert "black: episode 2, camera front: it is black" in left_out[1]
+
+
 def test_when_no_episode_is_good_nothing_is_written(make_source, config, tmp_path):
     source = make_source([20, 20])
     source.broken = {0, 1}

@@ -115,3 +115,12 @@ def test_a_name_on_the_hub_is_fetched(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(detect, "fetch_from_hub", lambda name: asked.append(name) or tmp_path / "copy")
     assert open_source("lab/pushing").info.episodes == 2
     assert asked == ["lab/pushing"]
+
+
+def test_an_hdf5_file_that_was_cut_off_is_called_damaged(tmp_path):
+    whole = tmp_path / "demos.hdf5"
+    write_robomimic(whole, make_recording(episodes=2, length=4))
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    for place in (whole, tmp_path):
+        with pytest.raises(DatasetError, match=r"demos\.hdf5 is damaged \(.*truncated"):
+            open_source(place)
