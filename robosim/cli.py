@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if launched()[0] == 0:
             print("\ninterrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -50,7 +50,8 @@ class Stage:
     `function` are `module:name`; the function is called with those of config, run, seed, device and resume that it
     takes, and returns figures. `folders` lie below the run folder and the first holds the manifest; `outputs` are glob
     patterns below the run folder whose hashes the manifest keeps; `inputs` are the stages that are read; `instead` is
-    another command that leaves the same.
+    another command that leaves the same; `check` (`module:name`) is called with the configuration before an earlier
+    result is set aside for it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Stage:
     fixed: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     instead: str = ""
+    check: str = ""
 
     def manifest(self, run: Path) -> Path:
         """Where its manifest lies once it is finished."""
@@ -190,6 +192,8 @@ def begin(request: Request, wanted: str, record: Mapping[str, Any]) -> float:
         return float(attempt["seconds"])
     prepare_folder(request.run)
     ours = attempt is not None or manifest.exists()
+    if manifest.exists() and request.stage.check:
+        load(request.stage.check)(request.config)
     if manifest.exists():
         say(f"  made again: {difference(read_json(manifest)['config'], record)}")
     # The folder with the manifest goes last: until then, the others are known to be a stage's.

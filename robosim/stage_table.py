@@ -108,6 +108,7 @@ IMPORT = Stage(
     inputs=(),
     folders=("dataset", "clips"),
     outputs=STAGES[0].outputs,
+    check="robosim_datasets.importing.import_dataset:check_request",
 )
 MIX = Stage(
     name="mix",

@@ -197,3 +197,20 @@ def test_the_first_word_of_a_family_lists_it(capsys):
             and "bench physics" in shown
             and "collect" not in shown.split("commands:")[1]
         )
+
+
+def test_a_reader_of_the_output_who_leaves_is_no_traceback(tmp_path: Path):
+    """As in `robosim … | head -1`."""
+    code = (
+        "import sys\nfrom robosim import cli\n"
+        "def talk(*_):\n    [print('line', flush=True) for _ in range(100000)]\n"
+        "cli.run = talk\nsys.exit(cli.main(['demo']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "line\n"
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait() == 1 and said == ""

@@ -26,7 +26,7 @@ from robosim_datasets.faults import Fault
 from robosim_datasets.importing.config import ImportConfig
 from robosim_datasets.importing.findings import print_findings, print_left_out
 from robosim_datasets.importing.look import check_numbers, in_threads
-from robosim_datasets.importing.plan import Piece, Plan, make_plan
+from robosim_datasets.importing.plan import Piece, Plan, check_keys, make_plan
 from robosim_datasets.importing.resample import fit_frame, resample_actions, resample_outcomes
 from robosim_datasets.sources.detect import open_source
 from robosim_datasets.sources.source import Source, SourceEpisode
@@ -50,6 +50,11 @@ def import_clips(config: ImportConfig, run: Path, resume: bool = True) -> dict[s
         atomic_write_json(kept, figures)
     build_clip_store(run / "dataset", run / "clips")
     return figures | {"megabytes_clips": round(folder_bytes(run / "clips") / MEGABYTE, 2)}
+
+
+def check_request(config: ImportConfig) -> None:
+    """Raise what `import_clips` would raise for keys that don't fit the source, before an earlier import is moved."""
+    check_keys(open_source(config.source, config.layout), config)
 
 
 def import_dataset(config: ImportConfig, out: Path, resume: bool = True) -> dict[str, Any]:

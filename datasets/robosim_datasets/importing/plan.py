@@ -49,13 +49,8 @@ class Plan:
 
 def make_plan(source: Source, config: ImportConfig, threads: int) -> Plan:
     """Look at every episode. Raises `DatasetError` when nothing is left, `ConfigError` for keys that don't fit."""
-    for camera in config.cameras or ():
-        if camera not in source.info.cameras:
-            raise ConfigError(unknown("camera", camera, source.info.cameras))
-    if not source.info.cameras:
-        raise DatasetError(f"{source.root} has no camera with colour pictures; a world model needs some")
+    fps, kind = check_keys(source, config), _action_kind(source, config)
     notes = list(source.info.notes)
-    fps, kind = _source_fps(source, config), _action_kind(source, config)
     spec_fps = max(1, min(config.fps, round(fps)))
     notes += _notes_on_rates(source, config, fps, spec_fps, kind)
     looks, left_out = look_at_all(source, config, fps, spec_fps, kind, threads)
@@ -78,7 +73,13 @@ def make_plan(source: Source, config: ImportConfig, threads: int) -> Plan:
     return Plan(spec, pieces, left_out, notes, fps, identity)
 
 
-def _source_fps(source: Source, config: ImportConfig) -> float:
+def check_keys(source: Source, config: ImportConfig) -> float:
+    """The source's frames a second. Raises `ConfigError` for keys that don't fit the source."""
+    for camera in config.cameras or ():
+        if camera not in source.info.cameras:
+            raise ConfigError(unknown("camera", camera, source.info.cameras))
+    if not source.info.cameras:
+        raise DatasetError(f"{source.root} has no camera with colour pictures; a world model needs some")
     fps = config.source_fps or source.info.fps
     if not fps:
         raise ConfigError(f"{source.root} doesn't say how many frames a second it has; set source_fps=")

@@ -400,6 +400,9 @@ def test_the_command_takes_its_source_as_the_first_word(make_source, tmp_path, m
     assert json.loads((tmp_path / "run" / "dataset" / "stage.json").read_text())["stage"] == "import"
     assert main(["import", "source", "size=32", "out=run"]) == 0
     assert "finished before, kept" in capsys.readouterr().out
+    assert main(["import", "source", "size=32", "cameras=[side]", "out=run"]) == 2
+    assert "unknown camera 'side'" in capsys.readouterr().err
+    assert (tmp_path / "run" / "dataset" / "stage.json").exists(), "a mistyped key moved a good import away"
     (tmp_path / "source" / "more").write_text("changed")
     assert main(["import", "source", "size=32", "out=run"]) == 0
     assert "fingerprint" in capsys.readouterr().out
