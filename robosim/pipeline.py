@@ -113,6 +113,10 @@ def run_command(command: str, overrides: Sequence[str]) -> None:
         # Mixing draws nothing: the training's seed= mustn't set the mixture and its columns aside.
         request = Request(MIX, run, config, 0, "cpu", options.resume)
         run_stage(request, BY_NAME, f"{MIX.name}: {MIX.title}")
+        labels = ", ".join(labels_of(run))
+        say(
+            f"  labels: {labels or 'none, as no part has commands, or their arms or the meaning of theirs differ'}"
+        )
     run_stage(request_of(stage, run, tree), BY_NAME, f"{stage.name}: {stage.title}")
     for label, value in figure_lines(flatten(stage_figures(stage.manifest(run).parent))):
         say(f"  {label}: {value}")

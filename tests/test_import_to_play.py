@@ -69,4 +69,5 @@ def test_both_together_train_one_model(runs, capsys):
     train(run, *mixed)
     shown = capsys.readouterr().out
     assert shown.count("mix: several datasets as one") == 3 and "finished before, kept" in shown
+    assert "labels: state, action, reward" in shown
     assert not (run / "clips" / "frames").exists()
