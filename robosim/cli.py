@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -46,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if launched()[0] == 0:
             print("\ninterrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        if not reader_gone():
+            raise
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -56,6 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"robosim {name}: the disk is full{where}; free some space and run it again", file=sys.stderr)
         return OutputError.exit_code
     return 0
+
+
+def reader_gone() -> bool:
+    """Whether whoever read the output has gone, as `| head` does; what is left of it then goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def said_here(error: RobosimError) -> bool:

@@ -103,6 +103,8 @@ def run_command(command: str, overrides: Sequence[str]) -> None:
     if stage is IMPORT and not options.out:
         options.out = f"runs/{source_name(tree['source'])}"
     run = run_folder(options, chosen)
+    if stage is IMPORT:
+        refuse_own_source(tree["source"], run)
     if stage in STAGES[STAGES.index(BY_NAME["pretrain"]) :] and NEEDED["pretrain"] not in labels_of(run):
         from robosim_datasets.clip_store import ClipStore
         from robosim_datasets.splits import check_positions
@@ -124,6 +126,14 @@ def run_command(command: str, overrides: Sequence[str]) -> None:
     made = files or [f"{folder}/" for folder in stage.folders]
     say(f"made {', '.join(f'{shown_path(run)}/{name}' for name in made)}")
     say(f"next: {next_line(stage, run, chosen)}")
+
+
+def refuse_own_source(source: str, run: Path) -> None:
+    """Raise `ConfigError` where an import would set its own source aside."""
+    place = Path(source).expanduser().resolve()
+    for made in (run / "dataset", run / "clips"):
+        if place.exists() and (made.is_relative_to(place) or place.is_relative_to(made)):
+            raise ConfigError(f"out={shown_path(run)} is where the source lies; set out= to another run")
 
 
 def source_name(source: str) -> str:

@@ -26,7 +26,7 @@ from robosim_datasets.faults import Fault
 from robosim_datasets.importing.config import ImportConfig
 from robosim_datasets.importing.findings import print_findings, print_left_out
 from robosim_datasets.importing.look import check_numbers, in_threads
-from robosim_datasets.importing.plan import Piece, Plan, check_keys, make_plan
+from robosim_datasets.importing.plan import Piece, Plan, check_keys, make_plan, nothing_left
 from robosim_datasets.importing.resample import fit_frame, resample_actions, resample_outcomes
 from robosim_datasets.sources.detect import open_source
 from robosim_datasets.sources.source import Source, SourceEpisode
@@ -76,6 +76,8 @@ def import_dataset(config: ImportConfig, out: Path, resume: bool = True) -> dict
                     writer.add(episode)
                     written, frames = written + 1, frames + episode.length
                 bar.advance(1, **{"frames/s": frames / (time.monotonic() - started)})
+        if not written:
+            raise nothing_left(source, plan.left_out)
         writer.provenance["left_out"] = [fault.sentence() for fault in plan.left_out]
     shutil.rmtree(waiting, ignore_errors=True)
     print_left_out([*source.info.faults, *plan.left_out])
@@ -116,7 +118,10 @@ def _episodes(
             continue
         episode = load_shard(shard_path(shards, index))
         if episode is None:  # damaged by whatever interrupted the last attempt
-            episode = make_episode(source, config, plan, plan.pieces[index])
+            shard_path(shards, index).unlink(missing_ok=True)
+            if (fault := convert(index)) is not None:
+                plan.left_out.append(fault)
+            episode = load_shard(shard_path(shards, index))
         yield episode
 
 

@@ -64,13 +64,18 @@ def make_plan(source: Source, config: ImportConfig, threads: int) -> Plan:
     ]
     pieces = _cut(kept, _splits(kept, config), config, spec_fps)
     if not pieces:
-        faults = [*source.info.faults, *left_out]
-        first = f"; the first: {faults[0].sentence()}" if faults else ""
-        raise DatasetError(f"{source.root}: no episode can be imported{first}")
+        raise nothing_left(source, left_out)
     spec = _spec(source, cameras, config.size, spec_fps, kind, list(kept.values()), pieces)
     parts = [(p.episode, int(p.rows[0]), int(p.rows[-1]), len(p.rows), p.split) for p in pieces]
     identity = json_hash([deciding(config), fingerprint(source.root), spec.to_json(), parts])
     return Plan(spec, pieces, left_out, notes, fps, identity)
+
+
+def nothing_left(source: Source, left_out: list[Fault]) -> DatasetError:
+    """The sentence where no episode can be imported."""
+    faults = [*source.info.faults, *left_out]
+    first = f"; the first: {faults[0].sentence()}" if faults else ""
+    return DatasetError(f"{source.root}: no episode can be imported{first}")
 
 
 def check_keys(source: Source, config: ImportConfig) -> float:
@@ -80,6 +85,9 @@ def check_keys(source: Source, config: ImportConfig) -> float:
             raise ConfigError(unknown("camera", camera, source.info.cameras))
     if not source.info.cameras:
         raise DatasetError(f"{source.root} has no camera with colour pictures; a world model needs some")
+    own = source.info.spec
+    if own is not None and config.action_kind not in ("auto", own.action_kind):
+        raise ConfigError(f"action_kind={config.action_kind}: {source.root} itself says {own.action_kind}")
     fps = config.source_fps or source.info.fps
     if not fps:
         raise ConfigError(f"{source.root} doesn't say how many frames a second it has; set source_fps=")
@@ -119,7 +127,11 @@ def _choose_cameras(source: Source, looks: dict[int, Look], notes: list[str]) ->
     blank = {camera: sum(camera in look.blank for look in looks.values()) for camera in there}
     for camera in there:
         if blank[camera]:
-            notes.append(f"camera {camera} shows nothing in {blank[camera]} of {len(looks)} episodes")
+            number, why = next((n, look.blank[camera]) for n, look in looks.items() if camera in look.blank)
+            notes.append(
+                f"camera {camera} shows nothing in {blank[camera]} of {len(looks)} episodes (in {number}: {why}); "
+                "named in cameras= it is taken, and these episodes are left out"
+            )
     full = tuple(camera for camera in there if not blank[camera])
     return full or (min(there, key=lambda camera: blank[camera]),)
 

@@ -77,6 +77,7 @@ class StoreSource:
             environment_state=column("environment_state"),
             split=row.split,
             metadata={} if row.labelled else {"labelled": False},
+            row={"task": row.task, "behaviour": row.behaviour, "seed": row.seed},
         )
 
     def frames(self, episode: int, camera: str, chosen: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:

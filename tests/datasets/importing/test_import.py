@@ -129,6 +129,32 @@ def test_when_no_episode_is_good_nothing_is_written(make_source, config, tmp_pat
     assert not (tmp_path / "dataset").exists()
 
 
+def test_when_every_episode_fails_late_nothing_is_written_either(make_source, config, tmp_path, monkeypatch):
+    source = make_source([20] * 2)
+    good = source.frames
+
+    def frames(episode, camera, chosen):
+        if len(chosen) > 2:
+            raise DatasetError("the video ends early")
+        return good(episode, camera, chosen)
+
+    monkeypatch.setattr(source, "frames", frames)
+    with pytest.raises(DatasetError, match=r"no episode can be imported; the first: .*the video ends early"):
+        import_dataset(config, tmp_path / "dataset")
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_an_import_never_sets_its_own_source_aside(make_source, tmp_path, monkeypatch, capsys):
+    make_source([20, 20])
+    monkeypatch.chdir(tmp_path)
+    assert main(["import", "source", "size=32", "out=runs/x"]) == 0
+    before = sorted(path for path in (tmp_path / "runs" / "x").rglob("*"))
+    for words in (["runs/x", "size=48"], ["runs/x/dataset", "size=48", "out=runs/x"], [".", "out=runs/x"]):
+        assert main(["import", *words]) == 2
+        assert "is where the source lies; set out= to another run" in capsys.readouterr().err
+    assert sorted(path for path in (tmp_path / "runs" / "x").rglob("*")) == before
+
+
 def test_values_that_are_not_finite_never_arrive(make_source, config, tmp_path, monkeypatch):
     source = make_source([20, 20])
     good = source.read
