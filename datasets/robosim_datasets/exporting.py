@@ -24,6 +24,7 @@ from robosim.spec import EnvSpec
 from robosim_datasets import lerobot_format as layout
 from robosim_datasets.dataset_copy import DatasetCopier
 from robosim_datasets.lerobot_io import dataset_hash, load_episode, open_dataset
+from robosim_datasets.mixture import MIXTURE_JSON
 from robosim_datasets.video_dataset import AGAIN, VideoDataset
 
 CHECKED_EPISODES = 4
@@ -88,6 +89,8 @@ def find_dataset(path: Path) -> Path:
         )
     if not path.is_dir():
         raise DatasetError(f"there is no folder {path}; name a robosim dataset or a run folder")
+    if (path / "dataset" / MIXTURE_JSON).exists():
+        raise DatasetError(f"{path} is a mixture, whose video lies in the runs that it mixes; export those")
     raise DatasetError(
         f"{path} is no robosim dataset ({layout.ROBOSIM_JSON} is missing); bring it in first: robosim import {path}"
     )

@@ -188,6 +188,10 @@ def test_what_cant_be_exported_is_said(dataset, write, make_episode, tmp_path, u
     (tmp_path / "foreign").mkdir()
     with pytest.raises(DatasetError, match=r"is no robosim dataset.*robosim import"):
         export(tmp_path / "foreign", tmp_path / "out")
+    (tmp_path / "mixed" / "dataset").mkdir(parents=True)
+    (tmp_path / "mixed" / "dataset" / "mixture.json").write_text("{}")
+    with pytest.raises(DatasetError, match="is a mixture, whose video lies in the runs that it mixes"):
+        export(tmp_path / "mixed", tmp_path / "out")
     train_only = write(tmp_path / "train", [make_episode(0)])
     with pytest.raises(ConfigError, match="no val episode"):
         export(train_only, tmp_path / "out", "split=val")
