@@ -76,18 +76,19 @@ def open_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]
         context.close()
 
 
-@pytest.fixture(scope="module")
-def shared_page(open_page) -> Page:
-    return open_page()
-
-
 @pytest.fixture
-def page(shared_page: Page) -> Page:
-    """A page that stands at the first frame of a held-out episode."""
-    shared_page.keyboard.press("9")  # no key of the page's
-    shared_page.click("[data-test=start-dataset]")
-    wait_for_text(shared_page, STATUS, "from episode")
-    return shared_page
+def page(open_page) -> Iterator[Page]:
+    """A page that stands at the first frame of a held-out episode.
+
+    A new page for each test: on one that has been there before, the words "from episode" could still be the last
+    start's, and the test would begin before its own start has happened.
+    """
+    page = open_page()
+    assert "from episode" not in page.inner_text(STATUS)
+    page.click("[data-test=start-dataset]")
+    wait_for_text(page, STATUS, "from episode")
+    yield page
+    page.context.close()
 
 
 def source(page: Page, picture: str = FRAME) -> str:
