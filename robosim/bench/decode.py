@@ -152,7 +152,8 @@ def row_of(
         "by_batch": {str(batch): round(rates[steps, batch], 3) for batch in batches},
     }
     if paper is not None and 1 in batches:
-        row["times_paper"] = round(alone / paper["frames_per_second"], 2)
+        # Significant digits: on a busy machine the ratio of a small model can lie far below 1.
+        row["times_paper"] = float(f"{alone / paper['frames_per_second']:.4g}")
     return row
 
 
