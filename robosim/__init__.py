@@ -23,7 +23,7 @@ def load(
     temperature: float | None = None,
     precision: Precision = "float32",
 ) -> Simulator:
-    """Open the learned simulator of a run folder; see `robosim.simulator.load`."""
+    """Open the learned simulator of a run folder, or a shipped one by its name; see `robosim.simulator.load`."""
     from robosim import simulator  # torch is imported only when a simulator is opened
 
     return simulator.load(path, device, steps, temperature, precision)

@@ -82,6 +82,21 @@ COMMANDS = (
         first_name="SRC",
     ),
     Command(
+        name="ship",
+        summary="a trained simulator small enough to come with the package, with its card",
+        purpose="""Saves a run's learned simulator in half precision, with held-out frames to start from, and beside it
+            card.json: how video and weights were made, the held-out figures, what it can't do, and the SHA-256 of every
+            file. What the run doesn't say is null there. Nothing is written where it would be larger than most_mb.""",
+        reads="the learned simulator, adapter/, clips/ and the stages' manifests of the run folder that run= names",
+        makes="a folder that robosim.load, robosim play and train init= open, by its path or, in the package, by name",
+        examples=(
+            "robosim ship run=runs/suite-tiny-s0 out=runs/tiny",
+            "robosim ship run=runs/suite-tiny-s0 out=runs/tiny name=tiny starts=16 most_mb=20",
+        ),
+        next="robosim play run=<out>",
+        run="robosim.evaluation.shipping:ship_command",
+    ),
+    Command(
         name="data check",
         summary="every fault of a dataset, by episode",
         purpose="""Reads every byte, row and frame, and prints one table of what is wrong: schema, shapes, types, values
@@ -127,6 +142,7 @@ COMMANDS = (
             "robosim train stage=latent_action",
             "robosim train stage=dynamics out=runs/push device=cuda",
             "robosim train stage=tokenizer data=[bridge,suite] weights=[1,2] out=runs/mixed",
+            "robosim train stage=dynamics init=runs/suite-tiny-s0 out=runs/mine",
         ),
         next="the following stage; after dynamics: robosim adapt",
         run="robosim.pipeline:stage_command",
@@ -258,7 +274,8 @@ COMMANDS = (
         purpose="""Serves a page on this machine alone: eight latent actions on keys 1 to 8, a slider a joint, undo,
             branches, and MuJoCo beside it where the start is a MuJoCo state. Starts are frames of the dataset,
             MuJoCo tasks, and photos or sketches dropped onto the page. What you do can be recorded.""",
-        reads="the learned simulator, adapter/, clips/ and dataset/ of the run folder that run= names",
+        reads="""the learned simulator, adapter/, clips/ and dataset/ of the run folder that run= names, or a saved or a
+            shipped simulator, the latter by its name; without run= the first that is shipped""",
         makes="nothing until you record: then play-000/dataset (a LeRobotDataset) and play-000/play.rrd below out",
         examples=(
             "robosim play run=runs/both-nano-s0",

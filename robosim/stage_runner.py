@@ -31,14 +31,16 @@ from robosim.checkpoint import (
     write_error,
 )
 from robosim.config import FILE_CHOICES
-from robosim.errors import CheckpointError, OutputError
+from robosim.errors import CheckpointError, ConfigError, OutputError
 from robosim.ranks import alone, rank
+from robosim.shipped import locate, weights_hash
 
 ATTEMPTS = ".attempts"
 """Folder of a run that notes which request an unfinished stage was begun with."""
 
-UNHASHED = ("out", "device", "resume", "workers", "launcher", "ray_address")
-"""Keys that change where or how a stage runs, but not what is asked of it; nor do fields marked `SAME_RESULT`."""
+UNHASHED = ("out", "device", "resume", "workers", "launcher", "ray_address", "init")
+"""Keys that change where or how a stage runs, but not what is asked of it; nor do fields marked `SAME_RESULT`.
+`init` is an input, by the hash of what lies there."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def run_stage(request: Request, stages: Mapping[str, Stage], heading: str) -> bo
     finished, or a finished result was changed, and `OutputError` when something that no stage made is in its place.
     """
     stage, run = request.stage, request.run
-    inputs = alone(lambda: input_hashes(stage, run, stages))
+    inputs = alone(lambda: input_hashes(stage, run, stages) | starting_weights(request))
     record, manifest = request.record(), stage.manifest(run)
 
     def kept() -> bool:
@@ -179,6 +181,20 @@ def input_hashes(stage: Stage, run: Path, stages: Mapping[str, Stage]) -> dict[s
                 )
         hashes[name] = stage_hash(manifest.parent)
     return hashes
+
+
+def starting_weights(request: Request) -> dict[str, str]:
+    """Hash of the weights that a training starts from (`init=`), as one more input; nothing where they are random.
+
+    Raises `ConfigError` where they don't fit the model: before an earlier result is set aside.
+    """
+    init = getattr(request.config, "init", None)
+    if init is None:
+        return {}
+    if locate(init).resolve() == request.run.resolve():
+        raise ConfigError(f"init={init} is the run that the training writes to; set out= to another one")
+    load("robosim.training.starting_weights:check_start")(init, request.stage.name, request.config.model)
+    return {"init": weights_hash(init, request.stage.name)}
 
 
 def begin(request: Request, wanted: str, record: Mapping[str, Any]) -> float:

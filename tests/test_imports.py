@@ -20,6 +20,7 @@ FLOORS = {
     "robosim.interrupts": 0,
     "robosim.ranks": 0,
     "robosim.vector_env": 0,
+    "robosim.shipped": 0,
     "robosim_datasets": 1,
     "robosim.world_model": 2,
     "robosim.physics": 2,

@@ -27,7 +27,9 @@ class PaperRollout:
     @torch.no_grad()
     def __init__(self, world: WorldModel, frames: Tensor, latents_BWA: Tensor) -> None:
         self.world = world
-        self.sampling = SamplingConfig(PAPER_STEPS, world.sampling.temperature, world.sampling.order)
+        self.sampling = SamplingConfig(
+            PAPER_STEPS, world.sampling.temperature, world.sampling.order, expected=False
+        )
         self.state = world.start(frames, latents_BWA[:, :-1], seeded_generators(range(len(frames))))
         self.tokens_BWN = world.tokenizer.encode_clips(frames.to(world.device))
         self.actions_BWA = led_to(latents_BWA.to(world.device))
@@ -47,7 +49,7 @@ class PaperRollout:
         self.tokens_BWN = slide(self.tokens_BWN, torch.zeros_like(self.tokens_BWN[:, 0]))
         dynamics = self.world.dynamics
         noise = frame_noise(dynamics, self.state.generators, self.sampling)
-        tokens_BN = refine(self.predict, dynamics.digits, noise, self.sampling)
+        tokens_BN, _ = refine(self.predict, dynamics.digits, noise, self.sampling)
         self.tokens_BWN[:, -1] = tokens_BN
         self.world.show(self.state, tokens_BN)
         return to_uint8(self.state.frames)

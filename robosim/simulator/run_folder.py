@@ -11,17 +11,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
+import torch
 from robosim_datasets.clip_store import ClipStore
 from robosim_datasets.folders import StagedFolder, write_errors
 from robosim_datasets.lerobot_io import read_provenance
 from robosim_datasets.mixture import label_source
+from torch import Tensor, nn
 
 from robosim.adapter import load_adapter, save_adapter
 from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, save_tensors
-from robosim.config import resolve_device
+from robosim.config import resolve_device, unknown
 from robosim.errors import CheckpointError, ConfigError
+from robosim.shipped import locate
 from robosim.simulator.simulator import Simulator
 from robosim.spec import EnvSpec
 from robosim.world_model.world import Precision, WorldModel
@@ -38,14 +42,14 @@ def load(
     temperature: float | None = None,
     precision: Precision = "float32",
 ) -> Simulator:
-    """Open the learned simulator of a run folder, or of a folder that `Simulator.save` wrote.
+    """Open the learned simulator of a run folder, of a folder that `Simulator.save` wrote, or a shipped one by name.
 
     `device` is auto, cpu or cuda; `steps` (refinement steps a frame) and `temperature` default to the run's;
     `precision` float32 or bfloat16 is that of the dynamics. Raises `CheckpointError` naming what is missing or damaged
     and what to run, `ConfigError` for sampling that makes no sense.
     """
     check_sampling(steps, temperature)
-    folder = Path(path).expanduser()
+    folder = locate(path)
     check_parts(folder)
     world = WorldModel.load(folder, resolve_device(device), precision)
     given = {"steps": steps, "temperature": temperature}
@@ -64,11 +68,13 @@ def load(
     return simulator
 
 
-def save(simulator: Simulator, folder: Path) -> Path:
+def save(simulator: Simulator, folder: Path, precision: Precision = "float32") -> Path:
     """Write a simulator without its video; see `Simulator.save`."""
+    if precision not in get_args(Precision):
+        raise ConfigError(unknown("precision", precision, get_args(Precision)))
     staged = StagedFolder(folder, marker=SPEC_FILE)
     try:
-        _write(simulator, staged.path)
+        write_parts(simulator, staged.path, precision)
         staged.commit()
     except BaseException:
         staged.abort()
@@ -76,7 +82,8 @@ def save(simulator: Simulator, folder: Path) -> Path:
     return folder
 
 
-def _write(simulator: Simulator, folder: Path) -> None:
+def write_parts(simulator: Simulator, folder: Path, precision: Precision) -> None:
+    """Write the files of a saved simulator into a folder that is there already."""
     world = simulator.world
     described = {
         "tokenizer": (world.tokenizer, {"size": world.size}),
@@ -84,7 +91,7 @@ def _write(simulator: Simulator, folder: Path) -> None:
         "dynamics": (world.dynamics, {"sampling": asdict(world.sampling)}),
     }
     for name, (model, more) in described.items():
-        save_tensors(prepare_folder(folder / name) / "model.safetensors", model.state_dict())
+        save_tensors(prepare_folder(folder / name) / "model.safetensors", stored_weights(model, precision))
         atomic_write_json(folder / name / "model.json", {"config": asdict(model.config), **more})
     if simulator.bundle is not None:
         save_adapter(folder / "adapter", simulator.bundle)
@@ -92,6 +99,17 @@ def _write(simulator: Simulator, folder: Path) -> None:
         np.savez_compressed(folder / STARTS_FILE, frames=simulator.starts)
     about = {"name": simulator.name, "spec": simulator.spec.to_json(), "renderer": simulator.renderer}
     atomic_write_json(folder / SPEC_FILE, about)
+
+
+def stored_weights(model: nn.Module, precision: Precision) -> dict[str, Tensor]:
+    """The state of a model with its trained weights in `precision`; whoever loads it gets float32 again.
+
+    Buffers stay as they are: batch-norm statistics stand right before a rounding to codes, and codebooks and playable
+    latent actions are what is rounded to, so that the last bits of these change tokens. All of them are small.
+    """
+    narrow = {name for name, _ in model.named_parameters()}
+    number = getattr(torch, precision)
+    return {name: value.to(number) if name in narrow else value for name, value in model.state_dict().items()}
 
 
 def check_sampling(steps: int | None = None, temperature: float | None = None) -> None:

@@ -32,7 +32,7 @@ from robosim.spec import EnvSpec
 from robosim.world_model.learned_env import LearnedEnv, corrected
 from robosim.world_model.picture import Source, read_picture
 from robosim.world_model.protocols import ProbeReading
-from robosim.world_model.world import RolloutState, WorldModel, seeded_generators, to_uint8
+from robosim.world_model.world import Precision, RolloutState, WorldModel, seeded_generators, to_uint8
 
 MOST_STARTS = 64
 """Held-out first frames that are kept at most."""
@@ -64,6 +64,8 @@ class Moment:
 
     latent_1A: Tensor
     tokens_1N: Tensor
+    codes_1NE: Tensor
+    """What its frame was decoded from."""
     generator: Tensor
     joints_1S: Tensor
     command_1J: Tensor
@@ -268,14 +270,14 @@ class Simulator:
         if self._latent is None:
             raise RuntimeError("no step was taken yet; call step or press first")
         noise = rollout.generators[0].get_state()
-        tokens = rollout.tokens_BN.clone()
-        return Moment(self._latent, tokens, noise, self._joints, self._command, self._observation)
+        coded = rollout.tokens_BN.clone(), rollout.codes_BNE.clone()
+        return Moment(self._latent, *coded, noise, self._joints, self._command, self._observation)
 
     def repeat(self, moment: Moment) -> Observation:
         """Take a step whose outcome is known, from where it was taken: one pass of the dynamics instead of K + 1."""
         rollout = self._started()
         with torch.no_grad():
-            self.world.take_known(rollout, moment.tokens_1N, moment.latent_1A)
+            self.world.take_known(rollout, moment.tokens_1N, moment.latent_1A, moment.codes_1NE)
         rollout.generators[0].set_state(moment.generator)
         self._latent, self._joints, self._command = moment.latent_1A, moment.joints_1S, moment.command_1J
         self._observation = moment.observation
@@ -309,14 +311,15 @@ class Simulator:
         reading = ProbeReading(torch.from_numpy(seen.joints)[None], *places)
         return float(judge.distance(reading, self.spec.task(task)))
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, precision: Precision = "float32") -> Path:
         """Write a folder that `load` opens anywhere: the models, the contract and frames to start from, no video.
 
-        Raises `OutputError` where the folder exists already or can't be written.
+        `precision` bfloat16 stores the three models' weights in half the bytes, and 8 significant bits; adapter
+        and statistics stay float32. Raises `OutputError` where the folder exists already or can't be written.
         """
         from robosim.simulator.run_folder import save
 
-        return save(self, Path(folder))
+        return save(self, Path(folder), precision)
 
     def _advance(self, latent_1A: Tensor, command_1J: Tensor, previous_1J: Tensor) -> Observation:
         rollout = self._started()

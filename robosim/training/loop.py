@@ -65,6 +65,7 @@ class TrainConfig:
     """How a model is trained. A run goes on, and a finished one is kept, when fields marked `SAME_RESULT` change."""
 
     steps: int = 1000
+    """0 leaves the weights as they are: those that a stage starts from, see `starting_weights`."""
     batch: int = 32
     """Samples a step, of all processes together: clips, pairs or rows, as the model wants them."""
     learning_rate: float = 1e-3
@@ -94,9 +95,9 @@ class TrainConfig:
     tensorboard: bool = field(default=True, metadata=SAME_RESULT)
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.accumulate, self.save_every, self.log_every) < 1:
+        if min(self.batch, self.accumulate, self.save_every, self.log_every) < 1 or self.steps < 0:
             raise ValueError(
-                f"steps, batch, accumulate, save_every and log_every must be at least 1, got {self}"
+                f"steps must be at least 0, batch, accumulate, save_every and log_every at least 1, got {self}"
             )
         if not 0 <= self.ema < 1 or not 0 < self.decay <= 1:
             raise ValueError(
@@ -113,7 +114,7 @@ def train(
     identity: dict[str, Any] | None = None,
     device: str = "cpu",
 ) -> dict[str, float]:
-    """Train `module` in place for `config.steps` steps; returns the last logged metrics.
+    """Train `module` in place for `config.steps` steps; returns the last logged metrics, none after no step.
 
     Snapshots go to `out`, metrics to `out/metrics.jsonl` and `out/tensorboard`. The last snapshot is that of the
     trained weights: until the caller drops it (`drop_snapshots`), the same call again costs no step. `identity` is what

@@ -4,6 +4,9 @@ Each reads columns of the clip store and adds one: the tokenizer `tokens`, the l
 (row t describes x_t → x_{t+1}), the dynamics stage `draft` (row t drafts frame t). No action, state or reward is
 read here.
 
+Training starts from random weights, or with `init` from those of another simulator; `train.steps` = 0 then takes them
+as they are.
+
 Each function takes its configuration, the run folder, a seed and a device, and returns the stage's figures; its
 folder then holds `model.json` (configuration) and `model.safetensors`, and still the last snapshots: whoever has
 written the stage's manifest drops them. Under `torchrun` all processes train, and the first alone labels the store and
@@ -24,9 +27,11 @@ from torch import Tensor, nn
 
 from robosim.checkpoint import atomic_write_json, prepare_folder, save_tensors
 from robosim.errors import ConfigError, DatasetError
-from robosim.ranks import alone, shared_failure
+from robosim.ranks import alone, distributed, shared_failure, world_size
 from robosim.training.columns import add_drafts, add_tokens, episode_rows, infer_store, provenance
 from robosim.training.loop import TrainConfig, train
+from robosim.training.own_rollouts import OwnRollouts, OwnRolloutsConfig
+from robosim.training.starting_weights import start_from
 from robosim.training.strips import save_strips
 from robosim.world_model.decoding import SamplingConfig
 from robosim.world_model.draft import check_draft
@@ -56,6 +61,8 @@ class TokenizerTraining:
     train: TrainConfig = field(default_factory=TrainConfig)
     clip_length: int = 1
     """Frames a training clip: 1 where each frame is coded alone, more for a tokenizer that sees the past."""
+    init: str | None = None
+    """A run, a saved simulator or a shipped name whose weights the training starts from; None: random ones."""
 
     def __post_init__(self) -> None:
         if self.clip_length < 1:
@@ -68,6 +75,8 @@ class LatentActionTraining:
     train: TrainConfig = field(default_factory=TrainConfig)
     clip_length: int = 2
     """Frames a training clip: 2 are a pair, more show a model that sees the past its past."""
+    init: str | None = None
+    """A run, a saved simulator or a shipped name whose weights the training starts from; None: random ones."""
 
     def __post_init__(self) -> None:
         if self.clip_length < 2:
@@ -85,6 +94,9 @@ class DynamicsTraining:
     """Frames that held-out rollouts start from."""
     horizon: int = 16
     """Frames of a held-out rollout."""
+    own_rollouts: OwnRolloutsConfig = field(default_factory=OwnRolloutsConfig)
+    init: str | None = None
+    """A run, a saved simulator or a shipped name whose weights the training starts from; None: random ones."""
 
 
 def train_tokenizer(config: TokenizerTraining, run: Path, seed: int, device: str) -> dict[str, Any]:
@@ -95,6 +107,9 @@ def train_tokenizer(config: TokenizerTraining, run: Path, seed: int, device: str
     held_out = held_out_places(store, length, HELD_OUT_CLIPS)
     torch.manual_seed(seed)
     model = Tokenizer(config.model, store.spec.size)
+    started = start_from(model, config.init, "tokenizer", config.train.steps)
+    # That of this video even where the weights are another's: only the loss looks at it, to weigh the pixels of its
+    # own frames, and another camera's background would call everything foreground.
     model.background.copy_(median_frame(store, episodes))
     batches = ClipSampler(store, episodes, config.clip_length, config.train.batch, seed)
     identity = {
@@ -102,6 +117,7 @@ def train_tokenizer(config: TokenizerTraining, run: Path, seed: int, device: str
         "clips": store.source,
         "clip": config.clip_length,
         "seed": seed,
+        **started,
     }
     trained = train(model, batches, config.train, out, "tokenizer", identity, device)
 
@@ -110,7 +126,7 @@ def train_tokenizer(config: TokenizerTraining, run: Path, seed: int, device: str
         add_tokens(store, model, out, device)
         clips = read_clips(store, held_out, length)
         figures = evaluate_tokenizer(model, clips.to(device))
-        return figures | {"num_codes": model.num_codes, "parameters": count(model), "train": trained}
+        return figures | {"num_codes": model.num_codes} | about(model, config.init, trained, device)
 
     return alone(conclude)
 
@@ -126,12 +142,14 @@ def train_latent_action(config: LatentActionTraining, run: Path, seed: int, devi
     held_out = held_out_places(store, config.clip_length, most)
     torch.manual_seed(seed)
     model = LatentActionModel(config.model, store.spec.size)
+    started = start_from(model, config.init, "latent_action", config.train.steps)
     batches = ClipSampler(store, episodes, config.clip_length, config.train.batch, seed)
     identity = {
         "model": asdict(config.model),
         "clips": store.source,
         "clip": config.clip_length,
         "seed": seed,
+        **started,
     }
     trained = train(model, batches, config.train, out, "latent actions", identity, device)
 
@@ -143,7 +161,7 @@ def train_latent_action(config: LatentActionTraining, run: Path, seed: int, devi
         store.add_column("latent_action", latents, provenance(out))
         clips = read_clips(store, held_out, config.clip_length)
         figures = evaluate_latent_actions(model, clips.to(device), seed)
-        return figures | {"parameters": count(model), "train": trained}
+        return figures | about(model, config.init, trained, device)
 
     return alone(conclude)
 
@@ -169,9 +187,29 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
         columns = (*columns, "draft")
     torch.manual_seed(seed)
     model = make_dynamics(config.model, tokenizer, latent_action)
+    started = start_from(model, config.init, "dynamics", config.train.steps)
     batches = ClipSampler(store, episodes, config.clip_length, config.train.batch, seed, columns)
+    own = config.own_rollouts
+    if own.share:
+        if distributed():
+            raise shared_failure(
+                ConfigError(
+                    "own_rollouts.share above 0 needs the whole model in one process; train with one, or set "
+                    "dynamics.own_rollouts.share=0"
+                )
+            )
+        first = round(own.start * config.train.steps)
+        parts = model, tokenizer, latent_action
+        batches = OwnRollouts(batches, *parts, own.share, first, config.train.precision)
     sources = {name: store.column_provenance(name) for name in columns}
-    identity = {"model": asdict(config.model), "columns": sources, "clip": config.clip_length, "seed": seed}
+    identity = {
+        "model": asdict(config.model),
+        "columns": sources,
+        "clip": config.clip_length,
+        "own_rollouts": asdict(own),
+        "seed": seed,
+        **started,
+    }
     trained = train(model, batches, config.train, out, "dynamics", identity, device)
 
     def conclude() -> dict[str, Any]:
@@ -185,7 +223,7 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
         few = slice(None, None, max(1, len(clips) // STRIPS))
         coded = world.reconstruct_clips(clips[few]).cpu()
         save_strips(out / "strips.png", [part.numpy() for part in (clips[few], coded, shown[few])])
-        return figures | {"parameters": count(model), "train": trained}
+        return figures | about(model, config.init, trained, device)
 
     return alone(conclude)
 
@@ -246,6 +284,13 @@ def median_frame(store: ClipStore, episodes: list[int], most: int = 200) -> Tens
 def save_model(out: Path, model: nn.Module, description: dict[str, Any]) -> None:
     save_tensors(prepare_folder(out) / "model.safetensors", model.state_dict())
     atomic_write_json(out / "model.json", description)
+
+
+def about(model: nn.Module, init: str | None, trained: dict[str, float], device: str) -> dict[str, Any]:
+    """The figures that all three stages have: size, last metrics, where it was trained, and what it started from."""
+    where = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    figures = {"parameters": count(model), "train": trained, "trained_on": f"{world_size()} × {where}"}
+    return figures if init is None else figures | {"init": Path(init).name}
 
 
 def count(model: nn.Module) -> int:

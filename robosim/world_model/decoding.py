@@ -4,7 +4,12 @@ K refinement steps reveal the frame's tokens little by little, each step seeing 
 then stores the finished frame. The paper recomputes all frames at each of 25 steps; here a frame costs K + 1
 passes over itself alone.
 
-Legend of shape suffixes: B batch, N tokens of a frame, n some of them, K steps, C digits, V vocabulary.
+With `expected=True` the frame that is shown, and the next draft with it, is decoded from the *expected* code of each
+token, Σ p(code) · code, where the dynamics' own past keeps the tokens. One code is a step of a grid, and what is
+rounded to it at every frame walks away from where the motion led; the expectation keeps the part between the steps.
+
+Legend of shape suffixes: B batch, N tokens of a frame, n some of them, K steps, C digits, V vocabulary, E dimensions of
+a code.
 """
 
 from __future__ import annotations
@@ -30,6 +35,8 @@ class SamplingConfig:
     """Divides the logits; 0 takes the most likely token."""
     order: Literal["random", "confidence"] = "random"
     """Which tokens are revealed first."""
+    expected: bool = False
+    """Decode frames from each token's expected code; false decodes the tokens themselves, as the paper does."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.temperature < 0:
@@ -72,32 +79,49 @@ def sample_tokens(
     return digits.join([draw for draw, _ in draws]), torch.stack([p for _, p in draws]).prod(0)
 
 
+Expect = Callable[[list[Tensor]], Tensor]
+"""Logits of n tokens, as `Dynamics.logits` → their expected codes [B, n, E]."""
+
 Predict = Callable[[Tensor, Tensor, Tensor], list[Tensor]]
 """(tokens [B, N], hidden bool [B, N], at int64 [B, n]) → logits of the tokens `at`, as `Dynamics.logits`."""
 
 
-def refine(predict: Predict, digits: Digits, noise_BKNC: Tensor, sampling: SamplingConfig) -> Tensor:
-    """The sampling rule by itself: K calls of `predict`, each seeing the tokens revealed before; int64 [B, N].
+def refine(
+    predict: Predict,
+    digits: Digits,
+    noise_BKNC: Tensor,
+    sampling: SamplingConfig,
+    expect: Expect | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The sampling rule by itself: K calls of `predict`, each seeing the tokens revealed before.
 
-    `noise_BKNC`: uniform, one number a digit and one more for the order.
+    `noise_BKNC`: uniform, one number a digit and one more for the order. Returns the tokens int64 [B, N] and, with
+    `expect`, each token's expected code [B, N, E] at the time it was revealed; the temperature doesn't count for it.
     """
     rows, _, count, _ = noise_BKNC.shape
     tokens_BN = torch.zeros(rows, count, dtype=torch.long, device=noise_BKNC.device)
     hidden_BN = torch.ones_like(tokens_BN, dtype=torch.bool)
     # The hidden tokens, the next to be revealed in front; by confidence that is known only when they are drawn.
     rest_Bn = noise_BKNC[:, 0, :, -1].argsort(1)
+    codes_BNE = None
     for k, revealed in enumerate(reveal_counts(count, sampling.steps)):
         at_Bn = rest_Bn if sampling.order == "confidence" else rest_Bn[:, :revealed]
         uniform_BnC = noise_BKNC[:, k].gather(1, at_Bn[..., None].expand(-1, -1, noise_BKNC.shape[-1]))
         logits = predict(tokens_BN, hidden_BN, at_Bn)
         drawn_Bn, probability_Bn = sample_tokens(digits, logits, uniform_BnC, sampling.temperature)
+        if expect is not None:
+            # The last call that asks for a token decides: with order=confidence that is the one which reveals it.
+            codes_BnE = expect(logits)
+            if codes_BNE is None:
+                codes_BNE = codes_BnE.new_zeros(rows, count, codes_BnE.shape[-1])
+            codes_BNE = codes_BNE.scatter(1, at_Bn[..., None].expand_as(codes_BnE), codes_BnE)
         if sampling.order == "confidence":
             surest = probability_Bn.argsort(1, descending=True)
             rest_Bn, drawn_Bn = at_Bn.gather(1, surest), drawn_Bn.gather(1, surest)
         now_Bn, rest_Bn = rest_Bn[:, :revealed], rest_Bn[:, revealed:]
         tokens_BN = tokens_BN.scatter(1, now_Bn, drawn_Bn[:, :revealed])
         hidden_BN = hidden_BN.scatter(1, now_Bn, False)
-    return tokens_BN
+    return tokens_BN, codes_BNE
 
 
 def frame_noise(
@@ -116,15 +140,17 @@ def refine_frame(
     draft_BNF: Tensor | None,
     generators: Sequence[torch.Generator],
     sampling: SamplingConfig,
-) -> Tensor:
-    """The next frame's tokens int64 [B, N] after the past in `cache`; one generator a row."""
+    expect: Expect | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The next frame after the past in `cache`, as `refine` returns it; one generator a row."""
     has_past = torch.ones(len(latent_BA), dtype=torch.bool, device=latent_BA.device)
 
     def predict(tokens_BN: Tensor, hidden_BN: Tensor, at_Bn: Tensor) -> list[Tensor]:
         frame = tokens_BN, hidden_BN, latent_BA, draft_BNF, has_past
         return dynamics.step(*frame, cache, commit=False, at_Bn=at_Bn)
 
-    return refine(predict, dynamics.digits, frame_noise(dynamics, generators, sampling), sampling)
+    noise = frame_noise(dynamics, generators, sampling)
+    return refine(predict, dynamics.digits, noise, sampling, expect if sampling.expected else None)
 
 
 @torch.no_grad()

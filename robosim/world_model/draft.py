@@ -35,12 +35,12 @@ def check_draft(tokenizer: Tokenizer, latent_action: LatentActionModel) -> None:
 def draft_next(
     tokenizer: Tokenizer,
     latent_action: LatentActionModel,
-    tokens_BN: Tensor,
+    codes_BNC: Tensor,
     frames: Tensor,
     latent_BA: Tensor,
     state: TokenizerState,
 ) -> Tensor:
-    """Draft features float32 [B, N, F] of the frame after `tokens_BN`, whose decoded pixels are `frames`.
+    """Draft features float32 [B, N, F] of the frame after the one with these codes, whose decoded pixels are `frames`.
 
     The first C numbers are the drafted frame's encoding. The second C are the present codes plus the *change* of
     the encoding: encoding a decoded frame doesn't return its own tokens, and this difference cancels that error
@@ -53,7 +53,7 @@ def draft_next(
         then = tokenizer.features_next(predicted, state, commit=False)
     else:  # both in one pass
         now, then = tokenizer.features_next(torch.cat([frames, predicted]), state, commit=False).chunk(2)
-    return torch.cat([then, tokenizer.codes(tokens_BN) + then - now], -1)
+    return torch.cat([then, codes_BNC + then - now], -1)
 
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ def draft_clips(
     Row t drafts frame t, from frame t − 1 and `latent_BTA[:, t - 1]`; row 0 is zero.
     """
     batch, time = tokens_BTN.shape[:2]
-    frames = tokenizer.decode_clips(tokens_BTN)
+    frames, codes_BTNC = tokenizer.decode_clips(tokens_BTN), tokenizer.codes(tokens_BTN)
     drafts = torch.zeros(
         *tokens_BTN.shape, 2 * tokenizer.code_dim, dtype=torch.float32, device=tokens_BTN.device
     )
@@ -74,10 +74,10 @@ def draft_clips(
     if tokenizer.temporal:
         state = tokenizer.new_state(batch)
         for t in range(time - 1):
-            now = tokens_BTN[:, t], frames[:, t], latent_BTA[:, t]
+            now = codes_BTNC[:, t], frames[:, t], latent_BTA[:, t]
             drafts[:, t + 1] = draft_next(tokenizer, latent_action, *now, state)
     else:
-        tokens, now, latents = (value[:, :-1].flatten(0, 1) for value in (tokens_BTN, frames, latent_BTA))
-        rows = draft_next(tokenizer, latent_action, tokens, now, latents, tokenizer.new_state(len(tokens)))
+        codes, now, latents = (value[:, :-1].flatten(0, 1) for value in (codes_BTNC, frames, latent_BTA))
+        rows = draft_next(tokenizer, latent_action, codes, now, latents, tokenizer.new_state(len(codes)))
         drafts[:, 1:] = rows.unflatten(0, (batch, time - 1))
     return drafts

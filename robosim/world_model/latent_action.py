@@ -65,7 +65,11 @@ class LatentActionConfig:
     max_flow: float = 0.5
     """Scale of the flow, in half frame widths."""
     keep_pairs: float = 0.75
-    """Share of a batch's pairs, those that move most, which the loss looks at."""
+    """Share of a batch's pairs, those that move most, which the loss looks at; with `chain` of its clips."""
+    chain: bool = False
+    """Predict each frame of a training clip from the prediction before it, not from the true frame: errors of motion
+    add up over the clip, as they do at play, so that the latent actions learn to be exact. Not where the model sees
+    the past."""
 
     def __post_init__(self) -> None:
         if self.kind == "bounded" and self.quantise == "fsq" and len(self.levels) != self.dim:
@@ -79,6 +83,11 @@ class LatentActionConfig:
             )
         if not 0 < self.keep_pairs <= 1:
             raise ValueError(f"keep_pairs must be above 0 and at most 1, got {self.keep_pairs}")
+        if self.chain and self.sees_past:
+            raise ValueError(
+                "chain=true needs a model that predicts from one frame: network=conv or transformer.window=1, "
+                f"got a window of {self.transformer.window}"
+            )
 
     @property
     def sees_past(self) -> bool:
@@ -163,9 +172,12 @@ class LatentActionModel(nn.Module):
         """`frames` uint8 [B, T, H, W, 3], `noise_seed` int64 [B]. Squared error, heavier on moving pixels.
 
         Of all processes' pairs those that move most count. With network=conv only they are looked at, which saves
-        their time; a process that has none looks at one, with weight 0, so that no other waits for it.
+        their time; a process that has none looks at one, with weight 0, so that no other waits for it. With `chain`
+        whole clips are kept, and a pixel also counts as moving where it differs from the clip's first frame.
         """
         frames_BTHWI = unit(batch["frames"])
+        if self.config.chain:
+            return self.chain_loss(frames_BTHWI, batch["noise_seed"])
         moved_BPHW = moving_mask(frames_BTHWI[:, 1:], frames_BTHWI[:, :-1])
         kept_BP = self.liveliest(moved_BPHW.flatten(2).float().mean(2))
         noise_BPA = sample_uniform(batch["noise_seed"], (*kept_BP.shape[1:], self.config.dim), salt=1)
@@ -182,6 +194,30 @@ class LatentActionModel(nn.Module):
         moving = (kept_BP[..., None, None] & moved_BPHW).float()
         moving_error = (moving * error_BPHW.detach()).sum() / moving.sum().clamp(min=1)
         return loss, {"moving_psnr_db": -10 * torch.log10(moving_error + 1e-10), "weight": kept.float()}
+
+    def chain_loss(self, frames_BTHWI: Tensor, noise_seed_B: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """`forward` with `chain`: a clip's first frame and its latent actions alone give all the others."""
+        moved_BPHW = moving_mask(frames_BTHWI[:, 1:], frames_BTHWI[:, :-1])
+        kept_B = self.liveliest(moved_BPHW.flatten(1).float().mean(1, keepdim=True))[:, 0]
+        weight = kept_B.sum()
+        if not weight:  # see `forward`
+            kept_B = first_only(kept_B[:, None])[:, 0]
+        pairs = moved_BPHW.shape[1]
+        noise_BPA = sample_uniform(noise_seed_B, (pairs, self.config.dim), salt=1)[kept_B]
+        frames_BTHWI, moved_BPHW = frames_BTHWI[kept_B], moved_BPHW[kept_B]
+        first_BPHWI = frames_BTHWI[:, :1].expand_as(frames_BTHWI[:, 1:])
+        moved_BPHW = moved_BPHW | moving_mask(frames_BTHWI[:, 1:], first_BPHWI)
+        clips = channels_first(frames_BTHWI)
+        counts_BP = weight.clamp(max=1).bool().expand(len(clips), pairs)
+        latent_BPA, quantiser_loss = self.quantise(self.encoder(clips), counts_BP, noise_BPA)
+        frame, errors = clips[:, :1], []
+        for p in range(pairs):
+            frame = self.forward_model(frame, latent_BPA[:, p : p + 1])
+            errors.append((frame[:, 0] - clips[:, p + 1]).square().mean(1))
+        error_BPHW = torch.stack(errors, 1) * weight.clamp(max=1)
+        loss = ((1 + self.config.moving_weight * moved_BPHW) * error_BPHW).mean() + quantiser_loss
+        moving_error = (moved_BPHW * error_BPHW.detach()).sum() / moved_BPHW.sum().clamp(min=1)
+        return loss, {"moving_psnr_db": -10 * torch.log10(moving_error + 1e-10), "weight": weight.float()}
 
     def liveliest(self, motion_BP: Tensor) -> Tensor:
         """Bool [B, P]: the pairs among the `keep_pairs` of all processes that move most."""

@@ -149,6 +149,21 @@ class Tokenizer(nn.Module):
         """Tokens int64 [...] → quantised vectors float32 [..., C]."""
         return self.quantiser.codes(tokens)
 
+    def expected_codes(self, logits: list[Tensor]) -> Tensor:
+        """The mean of the codes under softmax(logits), float32 [..., C].
+
+        `logits`: one [..., number of codes], or one [..., level] a digit.
+        """
+        if len(logits) == 1:
+            return logits[0].softmax(-1) @ self.codes(torch.arange(self.num_codes, device=logits[0].device))
+        base, means = 1, []
+        for digit, each in enumerate(logits):  # a digit alone decides on its dimension of the code
+            level = each.shape[-1]
+            values = self.codes(base * torch.arange(level, device=each.device))[:, digit]
+            means.append(each.softmax(-1) @ values)
+            base *= level
+        return torch.stack(means, -1)
+
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (uint8 or float in [0, 1]) [..., H, W, 3], each alone → tokens int64 [..., N]."""
         tokens = self.encode_clips(frames.reshape(-1, 1, *frames.shape[-3:]))
@@ -193,11 +208,11 @@ class Tokenizer(nn.Module):
             return self.encode(frames)
         return self.quantiser.tokens(self.norm(self.encoder.step(frames, state.encoder, commit)))
 
-    def decode_next(self, tokens_BN: Tensor, state: TokenizerState) -> Tensor:
-        """The next frames' tokens → frames float32 in [0, 1], [B, H, W, 3]; they join the decoder's past."""
+    def decode_next(self, codes_BNC: Tensor, state: TokenizerState) -> Tensor:
+        """The next frames' codes → frames float32 in [0, 1], [B, H, W, 3]; they join the decoder's past."""
         if state.decoder is None:
-            return self.decode(tokens_BN)
-        return self.decoder.step(self.codes(tokens_BN), state.decoder).clamp(0, 1)
+            return self.decoder(codes_BNC[:, None])[:, 0].clamp(0, 1)
+        return self.decoder.step(codes_BNC, state.decoder).clamp(0, 1)
 
     def checked(self, frames: Tensor) -> Tensor:
         """Frames as float32 in [0, 1]. Raises `ValueError` for a size that the tokenizer wasn't made for."""

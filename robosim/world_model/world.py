@@ -1,6 +1,6 @@
 """The world model put together: frames in, latent actions in, frames out.
 
-Legend of shape suffixes: B rows, T time, N tokens of a frame, A latent action dimensions.
+Legend of shape suffixes: B rows, T time, N tokens of a frame, E dimensions of a code, A latent action dimensions.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ class RolloutState:
     """Where a batch of rollouts stands. A position a row: rows may have started at different times."""
 
     tokens_BN: Tensor
+    """The present frames' tokens, which the dynamics remember."""
+    codes_BNE: Tensor
+    """The codes that the present frames were decoded from: the tokens' own, or expected ones (see `decoding.py`)."""
     frames: Tensor
     """The present frames, decoded: float32 in [0, 1], [B, H, W, 3]."""
     cache: TemporalCache
@@ -43,17 +46,20 @@ class RolloutState:
         """A branch: it and the original go on independently, with the same noise ahead."""
         generators = [torch.Generator().set_state(generator.get_state()) for generator in self.generators]
         past = self.cache.copy(), self.codec.copy()
-        return RolloutState(self.tokens_BN.clone(), self.frames.clone(), *past, generators)
+        present = self.tokens_BN.clone(), self.codes_BNE.clone(), self.frames.clone()
+        return RolloutState(*present, *past, generators)
 
     def take_rows(self, rows: Tensor) -> RolloutState:
         """`rows` (int64) as a state of their own, with the very generators of those rows."""
         generators = [self.generators[row] for row in rows.tolist()]
         past = self.cache.take_rows(rows), self.codec.take_rows(rows)
-        return RolloutState(self.tokens_BN[rows], self.frames[rows], *past, generators)
+        present = self.tokens_BN[rows], self.codes_BNE[rows], self.frames[rows]
+        return RolloutState(*present, *past, generators)
 
     def put_rows(self, rows: Tensor, other: RolloutState) -> None:
         """Overwrite `rows` (int64) by all the rows of `other`, as when single rows are reset."""
-        self.tokens_BN[rows], self.frames[rows] = other.tokens_BN, other.frames
+        self.tokens_BN[rows], self.codes_BNE[rows] = other.tokens_BN, other.codes_BNE
+        self.frames[rows] = other.frames
         self.cache.put_rows(rows, other.cache)
         self.codec.put_rows(rows, other.codec)
         for row, generator in zip(rows.tolist(), other.generators, strict=True):
@@ -140,14 +146,21 @@ class WorldModel:
         if frames.ndim != 5 or frames.shape[1] < 1:
             raise ValueError(f"context frames must be [B, C, H, W, 3] with C ≥ 1, got {tuple(frames.shape)}")
         frames = frames.to(self.device)
-        tokens_BTN = self.tokenizer.encode_clips(frames)
-        rows, length = tokens_BTN.shape[:2]
+        rows, length = frames.shape[:2]
         if latents is None:
             nothing = torch.zeros(rows, 0, self.latent_dim, device=self.device)
             latents = self.infer_latents(frames) if length > 1 else nothing
         generators = list(generators) if generators is not None else seeded_generators(range(rows))
+        return self.start_tokens(self.tokenizer.encode_clips(frames), latents, generators)
+
+    @torch.no_grad()
+    def start_tokens(
+        self, tokens_BTN: Tensor, latents: Tensor, generators: list[torch.Generator]
+    ) -> RolloutState:
+        """Begin rollouts from the tokens of context frames [B, C, N], the last being the present."""
+        rows, length = tokens_BTN.shape[:2]
         past = self.dynamics.body.new_cache(rows), self.tokenizer.new_state(rows)
-        state = RolloutState(tokens_BTN[:, 0], torch.empty(0), *past, generators)
+        state = RolloutState(tokens_BTN[:, 0], torch.empty(0), torch.empty(0), *past, generators)
         for t in range(length):
             self.take_known(state, tokens_BTN[:, t], latents[:, t - 1] if t else None)
         return state
@@ -156,36 +169,50 @@ class WorldModel:
     def step(self, state: RolloutState, latent_BA: Tensor) -> Tensor:
         """Advance every row by one frame, in place; returns the new frames uint8 [B, H, W, 3]."""
         latent_BA = self.latent_action.snap(latent_BA.to(self.device, torch.float32))
-        draft_BNF = self.draft(state, latent_BA)
-        past = self.dynamics, state.cache
-        tokens_BN = refine_frame(*past, latent_BA, draft_BNF, state.generators, self.sampling)
-        commit_frame(*past, tokens_BN, latent_BA, draft_BNF)
-        self.show(state, tokens_BN)
+        self.advance(state, latent_BA, self.draft(state, latent_BA))
         return to_uint8(state.frames)
 
     @torch.no_grad()
-    def take_known(self, state: RolloutState, tokens_BN: Tensor, latent_BA: Tensor | None) -> None:
-        """Go on, in place, to a frame whose tokens are known; `latent_BA` led to it, None for the first frame."""
+    def advance(self, state: RolloutState, latent_BA: Tensor, draft_BNF: Tensor | None) -> None:
+        """`step` where the draft is made already."""
+        past, expect = (self.dynamics, state.cache), self.tokenizer.expected_codes
+        coded = refine_frame(*past, latent_BA, draft_BNF, state.generators, self.sampling, expect)
+        commit_frame(*past, coded[0], latent_BA, draft_BNF)
+        self.show(state, *coded)
+
+    @torch.no_grad()
+    def take_known(
+        self,
+        state: RolloutState,
+        tokens_BN: Tensor,
+        latent_BA: Tensor | None,
+        codes_BNE: Tensor | None = None,
+    ) -> None:
+        """Go on, in place, to a frame whose tokens are known; `latent_BA` led to it, None for the first frame.
+
+        `codes_BNE`: what it is decoded from, the tokens' own codes by default.
+        """
         draft_BNF = None
         if latent_BA is not None:
             latent_BA = self.latent_action.snap(latent_BA.to(self.device, torch.float32))
             draft_BNF = self.draft(state, latent_BA)
         commit_frame(self.dynamics, state.cache, tokens_BN, latent_BA, draft_BNF)
-        self.show(state, tokens_BN)
+        self.show(state, tokens_BN, codes_BNE)
 
     @torch.no_grad()
     def draft(self, state: RolloutState, latent_BA: Tensor) -> Tensor | None:
         """The next frame's draft; a temporal tokenizer's encoder takes the present frame into its past by it."""
         if not self.dynamics.config.draft:
             return None
-        present = state.tokens_BN, state.frames
+        present = state.codes_BNE, state.frames
         return draft_next(self.tokenizer, self.latent_action, *present, latent_BA, state.codec)
 
     @torch.no_grad()
-    def show(self, state: RolloutState, tokens_BN: Tensor) -> None:
-        """Make these tokens the present frame and decode its pixels."""
+    def show(self, state: RolloutState, tokens_BN: Tensor, codes_BNE: Tensor | None = None) -> None:
+        """Make these tokens the present frame and decode its pixels, from their own codes where none are given."""
         state.tokens_BN = tokens_BN
-        state.frames = self.tokenizer.decode_next(tokens_BN, state.codec)
+        state.codes_BNE = self.tokenizer.codes(tokens_BN) if codes_BNE is None else codes_BNE
+        state.frames = self.tokenizer.decode_next(state.codes_BNE, state.codec)
 
     def rollout(self, frames: Tensor, latents: Tensor, seed: int = 0) -> Tensor:
         """Context `frames` uint8 [B, C, H, W, 3] and `latents` [B, T, A] → predicted uint8 [B, T, H, W, 3]."""

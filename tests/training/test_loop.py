@@ -142,7 +142,7 @@ def test_tensorboard_has_every_step_once_after_an_interrupt(tmp_path):
     assert {"learning_rate", "gradient_norm", "error"} <= set(reader.Tags()["scalars"])
 
 
-@pytest.mark.parametrize("wrong", [{"accumulate": 0}, {"ema": 1.0}, {"decay": 0.0}, {"steps": 0}])
+@pytest.mark.parametrize("wrong", [{"accumulate": 0}, {"ema": 1.0}, {"decay": 0.0}, {"steps": -1}])
 def test_a_wrong_setting_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(CONFIG, **wrong)

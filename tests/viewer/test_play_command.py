@@ -7,12 +7,21 @@ import socket
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from robosim import shipped
 from robosim.config import compose
 from robosim.errors import ConfigError, UnsupportedError
 from robosim.viewer.play import play_recording
-from robosim.viewer.play.command import OwnPagesOnly, PlayConfig, Player, listen
+from robosim.viewer.play.command import (
+    OwnPagesOnly,
+    PlayConfig,
+    Player,
+    default_out,
+    listen,
+    play_command,
+)
 
 
 def test_a_taken_port_gets_a_sentence():
@@ -31,11 +40,37 @@ def test_a_run_has_to_be_named_and_the_message_lists_those_at_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "none")
     with pytest.raises(ConfigError, match=r"run=runs/NAME .*robosim demo makes one"):
         PlayConfig()
     (tmp_path / "runs" / "reach-nano-s0" / "dynamics").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"here are runs/reach-nano-s0"):
         PlayConfig()
+
+
+def test_without_a_run_the_first_shipped_simulator_is_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "shelf")
+    for name in ("tiny", "small"):
+        (tmp_path / "shelf" / name).mkdir(parents=True)
+        (tmp_path / "shelf" / name / "card.json").touch()
+    assert PlayConfig().run == "small" and PlayConfig(run="tiny").run == "tiny"
+
+
+def test_a_shipped_simulator_is_served_by_its_name_and_nothing_is_recorded_into_the_package(
+    simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "shelf")
+    simulator.save(tmp_path / "shelf" / "toy")
+    (tmp_path / "shelf" / "toy" / "card.json").touch()
+    monkeypatch.chdir(tmp_path)
+    served = []
+    monkeypatch.setattr(Player, "serve", lambda self, listener: served.append(self) or listener.close())
+    for overrides in ([], ["run=toy"]):
+        play_command("play", [*overrides, "port=0", "browser=false", "device=cpu"])
+        assert "the learned arm of toy is at http://127.0.0.1:" in capsys.readouterr().out
+    assert {player._out for player in served} == {Path("runs/toy/play")}
+    assert all(np.array_equal(player._simulator.starts, simulator.starts) for player in served)
+    assert default_out(Path("runs/mine")) == Path("runs/mine/play")
 
 
 @pytest.mark.parametrize("override", ["port=70000", "port=-1", "rate=-2", "steps=0"])

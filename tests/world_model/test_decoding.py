@@ -26,7 +26,7 @@ class Recorder:
     def decode(self, sampling: SamplingConfig, rows: int = 3) -> torch.Tensor:
         count, codes = self.logits.shape
         noise = row_uniform(seeded_generators(range(rows)), (sampling.steps, count, 2))
-        return refine(self, Digits((codes,)), noise, sampling)
+        return refine(self, Digits((codes,)), noise, sampling)[0]
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 64, 256])
@@ -101,6 +101,49 @@ def test_what_is_impossible_is_never_drawn():
     uniform = torch.tensor([0.0, 0.3, 0.4999, 0.5, 0.999999])
     draw, _ = sample(logits.expand(5, 5), uniform, 1.0)
     assert draw.tolist() == [2, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("order", ["random", "confidence"])
+def test_a_tokens_expected_code_is_that_of_the_step_which_reveals_it(order):
+    """Step k gives logits of its own, and its number as the expected code."""
+    calls = []
+
+    def predict(tokens, hidden, at):
+        calls.append(hidden.clone())
+        return [torch.randn(*at.shape, 50, generator=torch.Generator().manual_seed(len(calls)))]
+
+    def expect(logits):
+        return torch.full((*logits[0].shape[:2], 1), float(len(calls)))
+
+    sampling = SamplingConfig(4, 0.0, order)
+    noise = row_uniform(seeded_generators(range(3)), (4, 64, 2))
+    tokens, codes = refine(predict, Digits((50,)), noise, sampling, expect)
+    assert codes is not None and codes.shape == (3, 64, 1)
+    for k, hidden in enumerate(calls):
+        later = calls[k + 1] if k + 1 < len(calls) else torch.zeros_like(hidden)
+        assert (codes[..., 0][hidden & ~later] == k + 1).all()
+    assert torch.equal(tokens, refine(predict, Digits((50,)), noise, sampling)[0]) or len(calls) > 4
+    assert refine(predict, Digits((50,)), noise, sampling)[1] is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prediction", ["codes", "digits"])
+@pytest.mark.parametrize("temporal", [False, True])
+def test_expected_codes_are_shown_and_drafted_from_while_the_past_keeps_tokens(temporal, prediction):
+    world = make_world(temporal=temporal, prediction=prediction)
+    video = torch.randint(0, 255, (3, 3, 16, 16, 3), dtype=torch.uint8)
+    world.sampling = SamplingConfig(steps=1, temperature=0.0, expected=True)
+    state, hard = world.start(video), world.start(video)
+    latents = LATENTS[:1].expand(3, 5)
+    world.step(state, latents)
+    world.sampling = SamplingConfig(steps=1, temperature=0.0)
+    world.step(hard, latents)
+    assert torch.equal(state.tokens_BN, hard.tokens_BN)
+    torch.testing.assert_close(state.cache.keys, hard.cache.keys)
+    assert torch.equal(hard.codes_BNE, world.tokenizer.codes(hard.tokens_BN))
+    assert (state.codes_BNE - hard.codes_BNE).abs().max() > 1e-3
+    assert (state.frames - hard.frames).abs().max() > 1e-3
+    assert (world.draft(state, latents) - world.draft(hard, latents)).abs().max() > 1e-3
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ KINDS = {
 }
 NETWORKS = {
     "conv": {"channels": 8, "blocks": 1},
+    "conv, chained": {"channels": 8, "blocks": 1, "chain": True},
     "transformer": {"network": "transformer", "patch": 4, "transformer": ALONE},
     "transformer with a past": {"network": "transformer", "patch": 4, "transformer": PAST},
 }
@@ -165,14 +166,59 @@ def test_only_the_pairs_that_move_most_count(video):
         assert metrics["weight"] == 8
 
 
-def test_a_process_whose_pairs_are_all_too_slow_takes_part_with_weight_zero(video, monkeypatch):
-    model = make(kind="discrete", **NETWORKS["conv"])
+@pytest.mark.parametrize("network", ["conv", "conv, chained"])
+def test_a_process_whose_pairs_are_all_too_slow_takes_part_with_weight_zero(network, video, monkeypatch):
+    model = make(kind="discrete", **NETWORKS[network])
     model({"frames": video[:, 2:4], "noise_seed": torch.arange(8)})  # so that the codebook has begun
     monkeypatch.setattr(model, "liveliest", lambda motion: torch.zeros_like(motion, dtype=torch.bool))
     loss, metrics = model({"frames": video[:, 2:4], "noise_seed": torch.arange(8)})
     loss.backward()
     assert loss.item() == 0 and metrics["weight"].item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def test_a_chain_of_one_pair_is_that_pair(video):
+    """The same loss, statistics and weight, with the same share of the batch kept."""
+    batch = {"frames": video[:, 2:4], "noise_seed": torch.arange(8)}
+    pairs, chain = make(**NETWORKS["conv"]), make(**NETWORKS["conv, chained"])
+    for model in (pairs, chain):
+        torch.nn.init.normal_(model.forward_model.head.weight, std=0.2)
+        torch.manual_seed(1)
+    chain.load_state_dict(pairs.state_dict())
+    (loss, metrics), (expected, of_pairs) = chain(batch), pairs(batch)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(metrics, of_pairs)
+    torch.testing.assert_close(chain.norm.mean, pairs.norm.mean)
+
+
+def test_a_chain_sees_of_a_clips_frames_the_first_alone(video):
+    """A new model repeats the last frame, so that its chain repeats the first: the loss is the distance to it."""
+    model = make(keep_pairs=1.0, moving_weight=0.0, **NETWORKS["conv, chained"])
+    loss, _ = model({"frames": video, "noise_seed": torch.arange(8)})
+    frames = video.float() / 255
+    torch.testing.assert_close(loss, (frames[:, 1:] - frames[:, :1]).square().mean(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_chain_is_what_predict_gives_frame_after_frame(video):
+    model = shaken(noise=0.0, keep_pairs=1.0, moving_weight=0.0, **NETWORKS["conv, chained"])
+    loss, metrics = model({"frames": video, "noise_seed": torch.arange(8)})
+    latents, frame, errors = model.infer_clips(video), video[:, 0], []
+    frame = frame[:, None].float().movedim(-1, -3) / 255
+    for t in range(6):
+        frame = model.forward_model(frame, latents[:, t : t + 1])
+        errors.append((frame[:, 0].movedim(1, -1) - video[:, t + 1].float() / 255).square())
+    torch.testing.assert_close(loss, torch.stack(errors).mean())
+    assert metrics["weight"] == 8
+
+
+def test_the_clips_of_a_chain_that_move_most_count(video):
+    still = video[:, :1].expand(-1, 7, -1, -1, -1)
+    alone, beside = (make(keep_pairs=kept, **NETWORKS["conv, chained"]) for kept in (1.0, 0.5))
+    loss, metrics = beside({"frames": torch.cat([still, video]), "noise_seed": torch.arange(8).repeat(2)})
+    expected, _ = alone({"frames": video, "noise_seed": torch.arange(8)})
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(alone.norm.mean, beside.norm.mean)
+    assert metrics["weight"] == 8
 
 
 def test_batch_norm_is_pytorchs():
@@ -202,6 +248,7 @@ def test_a_clips_latent_actions_end_with_a_row_of_zeros(video):
         ({"channels": 12}, "multiple of 8"),
         ({"codes": 1}, "codes at least 2"),
         ({"keep_pairs": 0.0}, "keep_pairs"),
+        ({"chain": True, "network": "transformer", "transformer": PAST}, "got a window of 3"),
     ],
 )
 def test_impossible_configurations_are_refused(changes, names):

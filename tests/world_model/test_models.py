@@ -45,8 +45,9 @@ def test_drafts_of_clips_are_those_made_frame_by_frame(tokenizer, video):
     assert drafts.shape == (8, 7, 4, 2 * tokenizer.code_dim) and not drafts[:, 0].any()
     state = tokenizer.new_state(8)
     for t in range(6):
-        frames = tokenizer.decode_next(tokens[:, t], state)
-        streamed = draft_next(tokenizer, latent_action, tokens[:, t], frames, latents[:, t], state)
+        codes = tokenizer.codes(tokens[:, t])
+        frames = tokenizer.decode_next(codes, state)
+        streamed = draft_next(tokenizer, latent_action, codes, frames, latents[:, t], state)
         torch.testing.assert_close(streamed, drafts[:, t + 1], atol=1e-4, rtol=1e-4)
     assert (drafts[:, 2] - draft_clips(tokenizer, latent_action, tokens, -latents)[:, 2]).abs().max() > 1e-3
 

@@ -108,7 +108,7 @@ def test_a_video_frame_by_frame_is_coded_as_at_once(name, clips):
     model = shaken(name)
     features = model.quantiser.normalised(model.encoder(clips.float() / 255))
     tokens = model.encode_clips(clips)
-    decoded = model.decode_clips(tokens)
+    codes, decoded = model.codes(tokens), model.decode_clips(tokens)
     state, coder = model.new_state(3), model.new_state(3)
     for t in range(clips.shape[1]):
         guess = model.features_next(clips[:, (t + 2) % 5], state, commit=False)  # must leave no trace
@@ -116,7 +116,7 @@ def test_a_video_frame_by_frame_is_coded_as_at_once(name, clips):
         torch.testing.assert_close(stepped, features[:, t], atol=1e-4, rtol=1e-4)
         assert not torch.allclose(guess, stepped, atol=1e-3)
         assert torch.equal(model.encode_next(clips[:, t], coder, commit=True), tokens[:, t])
-        pixels = model.decode_next(tokens[:, t], state)
+        pixels = model.decode_next(codes[:, t], state)
         torch.testing.assert_close(pixels, decoded[:, t], atol=1e-4, rtol=1e-4)
 
 
@@ -125,20 +125,46 @@ def test_a_video_frame_by_frame_is_coded_as_at_once(name, clips):
 def test_a_state_branches_and_its_rows_start_again(name, clips):
     model = shaken(name)
     tokens = model.encode_clips(clips)
+    codes = model.codes(tokens)
     state = model.new_state(3)
     for t in range(4):
         model.features_next(clips[:, t], state, commit=True)
-        model.decode_next(tokens[:, t], state)
+        model.decode_next(codes[:, t], state)
     branch, part = state.copy(), state.take_rows(torch.tensor([2, 0]))
     state.put_rows(torch.tensor([1]), model.new_state(1))
-    ahead = model.decode_next(tokens[:, 4], state)
+    ahead = model.decode_next(codes[:, 4], state)
     whole = model.decode_clips(tokens)
     others = [0, 2]
     torch.testing.assert_close(ahead[others], whole[others, 4], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(ahead[1], model.decode(tokens[1, 4]), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(model.decode_next(tokens[:, 4], branch), whole[:, 4], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.decode_next(codes[:, 4], branch), whole[:, 4], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
-        model.decode_next(tokens[[2, 0], 4], part), whole[[2, 0], 4], atol=1e-4, rtol=1e-4
+        model.decode_next(codes[[2, 0], 4], part), whole[[2, 0], 4], atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", ["conv", "vit, vq"])
+@torch.no_grad()
+def test_the_expected_code_is_the_mean_over_all_codes(name):
+    model = shaken(name)
+    logits = torch.randn(2, 3, model.num_codes, generator=torch.Generator().manual_seed(0)) * 3
+    codes = model.codes(torch.arange(model.num_codes))
+    mean = (logits.softmax(-1)[..., None] * codes).sum(-2)
+    torch.testing.assert_close(model.expected_codes([logits]), mean)
+    sure = torch.nn.functional.one_hot(torch.tensor([5, 0, 17]), model.num_codes) * 1e4
+    torch.testing.assert_close(model.expected_codes([sure]), codes[[5, 0, 17]])
+
+
+@torch.no_grad()
+def test_expected_codes_by_digits_are_those_of_the_whole_code():
+    model = shaken("conv")
+    generator = torch.Generator().manual_seed(0)
+    digits = [torch.randn(4, level, generator=generator) for level in model.digit_levels]
+    whole = digits[0]
+    for digit in digits[1:]:  # the first digit changes fastest
+        whole = (digit[..., :, None] + whole[..., None, :]).flatten(-2)
+    torch.testing.assert_close(
+        model.expected_codes(digits), model.expected_codes([whole]), atol=1e-5, rtol=1e-5
     )
 
 

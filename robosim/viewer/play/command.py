@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from robosim.config import RunOptions, compose
 from robosim.errors import ConfigError, RobosimError, UnsupportedError
+from robosim.shipped import is_shipped, locate, shipped_names
 from robosim.simulator import Simulator, load
 from robosim.simulator.run_folder import Precision, check_sampling
 from robosim.viewer.play.page import Page, add_head
@@ -51,7 +52,9 @@ LINGER_SECONDS = 1
 class PlayConfig(RunOptions):
     """What to drive, and where the page is."""
 
-    run: str = ""  # the folder; takes the place of RunOptions.run, since `out` is for recordings here
+    run: str = (
+        ""  # folder or shipped name; takes the place of RunOptions.run, since `out` is for recordings here
+    )
     port: int = 8420
     browser: bool = True
     steps: int | None = None
@@ -59,6 +62,8 @@ class PlayConfig(RunOptions):
     rate: float | None = None
 
     def __post_init__(self) -> None:
+        if not self.run and (shipped := shipped_names()):
+            self.run = shipped[0]
         if not self.run:
             runs = sorted(str(path.parent) for path in Path("runs").glob("*/dynamics"))
             here = f"here are {', '.join(runs)}" if runs else "robosim demo makes one"
@@ -82,11 +87,11 @@ def play_command(command: str, overrides: Sequence[str]) -> None:
     """Serve the page until Ctrl-C; say at the end what was recorded."""
     config = compose(command, PlayConfig, overrides)
     listener = listen(config.port)  # before the weights: a taken port is known at once
-    run = Path(config.run).expanduser()
-    out = Path(config.out).expanduser() if config.out else run / "play"
+    run = locate(config.run)
+    out = Path(config.out).expanduser() if config.out else default_out(run)
     simulator = load(run, device=config.device, steps=config.steps, precision=config.precision)
     address = f"http://{HOST}:{listener.getsockname()[1]}"
-    print(f"the learned arm of {run} is at {address}; Ctrl-C ends it", flush=True)
+    print(f"the learned arm of {config.run} is at {address}; Ctrl-C ends it", flush=True)
     if config.browser:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     player = Player(simulator, out, config)
@@ -98,6 +103,11 @@ def play_command(command: str, overrides: Sequence[str]) -> None:
         player.close()
     if player.recorded or not player.unfinished:
         report(player.recorded)
+
+
+def default_out(run: Path) -> Path:
+    """Where recordings go: into the run; of a shipped simulator into runs/, since the package isn't the user's."""
+    return Path("runs") / run.name / "play" if is_shipped(run) else run / "play"
 
 
 class Player:
