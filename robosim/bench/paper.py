@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robosim.world_model.decoding import SamplingConfig, frame_noise, refine
 from robosim.world_model.draft import draft_clips
-from robosim.world_model.dynamics import has_past_like, led_to
+from robosim.world_model.dynamics import has_past_like, led_to, tokens_at
 from robosim.world_model.world import WorldModel, seeded_generators, to_uint8
 
 PAPER_STEPS = 25
@@ -63,7 +63,8 @@ class PaperRollout:
         has_past = has_past_like(tokens_BWN)
         x, condition = dynamics.embed(tokens_BWN, hidden_BWN, self.actions_BWA, self.drafts_BWNF, has_past)
         last_BND = dynamics.of_tokens(dynamics.body(x, condition))[:, -1]
-        return dynamics.logits(last_BND.gather(1, at_Bn[..., None].expand(-1, -1, last_BND.shape[-1])))
+        draft = None if self.drafts_BWNF is None else tokens_at(self.drafts_BWNF[:, -1], at_Bn)
+        return dynamics.logits(tokens_at(last_BND, at_Bn), draft)
 
 
 def slide(window_BW: Tensor, newest_B: Tensor) -> Tensor:

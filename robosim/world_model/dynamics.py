@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robosim.world_model.draft_prior import DraftPrior
 from robosim.world_model.noise import sample_uniform
 from robosim.world_model.st_transformer import STConfig, STTransformer
 from robosim.world_model.temporal_cache import TemporalCache
@@ -28,19 +29,33 @@ class DynamicsConfig:
     transformer: STConfig = field(default_factory=STConfig)
     draft: bool = True
     """Draft-and-correct; false is the paper's plain MaskGIT."""
+    draft_prior: bool = False
+    """Logits start from the draft, the likelier a code the nearer it lies (see `draft_prior.py`)."""
     injection: Literal["add", "prepend", "modulate"] = "add"
     """How the latent action enters its frame. add: added to every token's vector (Genie); prepend: as one more
     location of the frame; modulate: scales and shifts what every norm gives out."""
     prediction: Literal["codes", "digits"] = "codes"
     """codes: one softmax over the vocabulary; digits: one softmax an FSQ digit."""
-    mask_schedule: Literal["cosine", "uniform"] = "cosine"
+    mask_schedule: Literal["cosine", "uniform", "whole"] = "cosine"
     """Rate at which a frame's tokens are hidden. cosine: cos(π u / 2), u ~ U(0, 1) (MaskGIT); uniform: U(0.5, 1)
-    (Genie)."""
+    (Genie); whole: 1, all that a single refinement step ever meets."""
     clean_share: float = 0.35
     """Share of frames without a mask."""
     corruption: float = 0.0
     """Up to this share of a frame's visible tokens is replaced, as errors at play would: by the draft's where there
     is one in FSQ digits, else by any."""
+
+    def __post_init__(self) -> None:
+        if self.draft_prior and not self.draft:
+            raise ValueError("draft_prior=true needs a draft: set draft=true too")
+
+
+MASK_RATES = {
+    "cosine": lambda u: torch.cos(u * torch.pi / 2),
+    "uniform": lambda u: (1 + u) / 2,
+    "whole": torch.ones_like,
+}
+"""`mask_schedule` → the rate at u ~ U(0, 1)."""
 
 
 class Digits:
@@ -71,11 +86,11 @@ class Dynamics(nn.Module):
         levels: tuple[int, ...],
         num_tokens: int,
         latent_dim: int,
-        code_dim: int,
+        codes_VC: Tensor,
     ) -> None:
-        """`levels`: of the tokenizer's digits, (V,) where it has none; `code_dim`: of its codes."""
+        """`levels`: of the tokenizer's digits, (V,) where it has none; `codes_VC`: all its codes, in order."""
         super().__init__()
-        dim = config.transformer.dim
+        dim, code_dim = config.transformer.dim, codes_VC.shape[1]
         self.config, self.num_tokens, self.latent_dim = config, num_tokens, latent_dim
         self.digits, self.draft_features = Digits(levels), 2 * code_dim
         self.embed_digits = nn.ModuleList(nn.Embedding(level, dim) for level in levels)
@@ -87,6 +102,10 @@ class Dynamics(nn.Module):
         locations = num_tokens + (config.injection == "prepend")
         self.body = STTransformer(config.transformer, locations, modulated=config.injection == "modulate")
         self.head = nn.Linear(dim, self.digits.num_codes if config.prediction == "codes" else sum(levels))
+        if config.draft_prior:
+            self.draft_prior = DraftPrior(codes_VC, dim)
+            for parameter in self.head.parameters():  # the draft alone, to begin with
+                nn.init.zeros_(parameter)
 
     def embed(
         self,
@@ -119,10 +138,16 @@ class Dynamics(nn.Module):
         """The body's output [..., N or N + 1, D] without the location of the action."""
         return hidden[..., -self.num_tokens :, :]
 
-    def logits(self, x: Tensor) -> list[Tensor]:
-        """[..., D] → one float32 [..., V] for prediction=codes, one [..., level] a digit for prediction=digits."""
+    def logits(self, x: Tensor, draft: Tensor | None) -> list[Tensor]:
+        """[..., D] and the tokens' drafts [..., F] → one float32 [..., V] for prediction=codes, one [..., level] a
+        digit for prediction=digits."""
         out = self.head(x).float()
-        return [out] if self.config.prediction == "codes" else list(out.split(self.digits.levels, -1))
+        levels = self.digits.levels if self.config.prediction == "digits" else (self.digits.num_codes,)
+        logits = list(out.split(levels, -1))
+        if not self.config.draft_prior:
+            return logits
+        assert draft is not None
+        return [a + b for a, b in zip(logits, self.draft_prior(x, draft, levels), strict=True)]
 
     def targets(self, tokens: Tensor) -> list[Tensor]:
         return [tokens] if self.config.prediction == "codes" else self.digits.split(tokens)
@@ -130,9 +155,7 @@ class Dynamics(nn.Module):
     def training_mask(self, noise_seed_B: Tensor, time: int) -> Tensor:
         """Bool [B, T, N]: hidden tokens. The first frame is always visible."""
         kind_rate = sample_uniform(noise_seed_B, (2, time, 1), salt=2)
-        rate_BT1 = kind_rate[:, 1]
-        uniform = self.config.mask_schedule == "uniform"
-        rate_BT1 = (1 + rate_BT1) / 2 if uniform else torch.cos(rate_BT1 * torch.pi / 2)
+        rate_BT1 = MASK_RATES[self.config.mask_schedule](kind_rate[:, 1])
         rate_BT1 = torch.where(kind_rate[:, 0] < self.config.clean_share, 0.0, rate_BT1)
         mask = sample_uniform(noise_seed_B, (time, self.num_tokens), salt=3) < rate_BT1
         mask[:, 0] = False
@@ -176,7 +199,11 @@ class Dynamics(nn.Module):
         weight = mask.sum()
         losses = [
             F.cross_entropy(logits, target, reduction="sum")
-            for logits, target in zip(self.logits(hidden), self.targets(tokens[mask]), strict=True)
+            for logits, target in zip(
+                self.logits(hidden, None if draft is None else draft[mask]),
+                self.targets(tokens[mask]),
+                strict=True,
+            )
         ]
         loss = torch.stack(losses).sum() / weight.clamp(min=1)
         return loss, {"cross_entropy": loss.detach(), "masked": mask.float().mean(), "weight": weight}
@@ -205,8 +232,16 @@ class Dynamics(nn.Module):
             return []
         hidden = self.of_tokens(hidden)
         if at_Bn is not None:
-            hidden = hidden.gather(1, at_Bn[..., None].expand(-1, -1, hidden.shape[-1]))
-        return self.logits(hidden)
+            hidden, draft_BNF = (
+                tokens_at(hidden, at_Bn),
+                None if draft_BNF is None else tokens_at(draft_BNF, at_Bn),
+            )
+        return self.logits(hidden, draft_BNF)
+
+
+def tokens_at(values_BND: Tensor, at_Bn: Tensor) -> Tensor:
+    """The rows `at_Bn` int64 of every frame's tokens: [B, N, D] → [B, n, D]."""
+    return values_BND.gather(1, at_Bn[..., None].expand(-1, -1, values_BND.shape[-1]))
 
 
 def led_to(latent_BTA: Tensor) -> Tensor:

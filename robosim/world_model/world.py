@@ -275,8 +275,8 @@ def read_description(folder: Path) -> Description:
 
 def make_dynamics(config: DynamicsConfig, tokenizer: Tokenizer, latent_action: LatentActionModel) -> Dynamics:
     """A new dynamics that fits the other two models."""
-    sizes = tokenizer.digit_levels, tokenizer.num_tokens, latent_action.config.dim, tokenizer.code_dim
-    return Dynamics(config, *sizes)
+    codes_VC = tokenizer.codes(torch.arange(tokenizer.num_codes))
+    return Dynamics(config, tokenizer.digit_levels, tokenizer.num_tokens, latent_action.config.dim, codes_VC)
 
 
 def load_weights[M: torch.nn.Module](model: M, folder: Path) -> M:

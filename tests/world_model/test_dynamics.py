@@ -3,16 +3,19 @@
 import pytest
 import torch
 
+from robosim.world_model import quantise
 from robosim.world_model.dynamics import Digits, Dynamics, DynamicsConfig
 from robosim.world_model.st_transformer import STConfig
 
 FSQ, VQ = (4, 3), (12,)
 
+CODES = quantise.FSQ(FSQ).codes(torch.arange(12))
+
 
 def make_dynamics(levels: tuple[int, ...] = FSQ, **changes) -> Dynamics:
     torch.manual_seed(0)
     config = DynamicsConfig(STConfig(dim=32, heads=2, layers=2, window=3), **changes)
-    return Dynamics(config, levels, 4, 2, 2)
+    return Dynamics(config, levels, 4, 2, CODES)
 
 
 def make_batch(samples: int = 6, time: int = 5) -> dict[str, torch.Tensor]:
@@ -31,6 +34,9 @@ def make_batch(samples: int = 6, time: int = 5) -> dict[str, torch.Tensor]:
         {},
         {"draft": False},
         {"prediction": "digits"},
+        {"draft_prior": True},
+        {"draft_prior": True, "prediction": "digits"},
+        {"levels": VQ, "draft_prior": True, "mask_schedule": "whole"},
         {"injection": "prepend"},
         {"injection": "modulate", "prediction": "digits"},
         {"levels": VQ, "mask_schedule": "uniform", "clean_share": 0.0},
@@ -61,7 +67,7 @@ def test_an_action_reaches_its_frame_and_none_before(injection):
 
     def logits(action):
         x, condition = model.embed(batch["tokens"], hidden, action, None, has_past)
-        return model.logits(model.of_tokens(model.body(x, condition)))[0]
+        return model.logits(model.of_tokens(model.body(x, condition)), None)[0]
 
     changed = batch["latent_action"].clone()
     changed[:, 3] += 1

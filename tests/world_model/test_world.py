@@ -22,6 +22,8 @@ LATENTS = torch.linspace(-1.4, 1.4, 8 * 6 * 5).view(8, 6, 5)
 KINDS = [
     *({"injection": i, "prediction": p} for i in ("add", "prepend", "modulate") for p in ("codes", "digits")),
     {"draft": False},
+    {"draft_prior": True},
+    {"draft_prior": True, "prediction": "digits"},
     {"quantiser": "vq"},
     {"temporal": True},
     {"temporal": True, "quantiser": "vq", "injection": "prepend"},
@@ -56,7 +58,8 @@ def test_cached_logits_equal_the_uncached_forward_over_the_whole_history(video, 
     mask = torch.zeros_like(whole, dtype=torch.bool)
     mask[:, -1] = hidden
     x, condition = dynamics.embed(whole, mask, led_to(actions), drafts, has_past_like(whole))
-    uncached = dynamics.logits(dynamics.of_tokens(dynamics.body(x, condition))[:, -1])
+    hidden = dynamics.of_tokens(dynamics.body(x, condition))[:, -1]
+    uncached = dynamics.logits(hidden, None if drafts is None else drafts[:, -1])
     for ours, full in zip(cached, uncached, strict=True):
         assert (ours - full).abs().max() <= 1e-4 * full.abs().max()
 
