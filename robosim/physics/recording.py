@@ -52,7 +52,10 @@ class Track:
 
 
 class Recorder:
-    """Records episodes of one arm. `size=None` leaves the renderer out (tracks only)."""
+    """Records episodes of one arm. `size=None` leaves the renderer out (tracks only).
+
+    `frames`: of an episode; by default those up to the task's horizon.
+    """
 
     def __init__(
         self,
@@ -61,8 +64,10 @@ class Recorder:
         cameras: tuple[str, ...] = ("front",),
         variation: Variation | None = None,
         renderer: RendererKind = "warp",
+        frames: int | None = None,
     ) -> None:
         self.robot = get_robot(robot)
+        self._frames = frames
         self.kinematics = InverseKinematics(self.robot)
         self._variation = variation or Variation()
         self._settings = Settings(self.robot, size, cameras, renderer)
@@ -96,7 +101,7 @@ class Recorder:
     def simulate(
         self, setting: Setting, behaviour: Behaviour, seed: int, after: int = FRAMES_AFTER_SUCCESS
     ) -> Track:
-        """Play one episode: an expert until `after` frames after success, the others until the horizon."""
+        """Play one episode: an expert until `after` frames after success, the others until all frames are played."""
         task, simulation = setting.task, setting.simulation()
         layout = draw_start(task, setting.scene, self.kinematics, seed)
         simulation.reset(layout)
@@ -107,7 +112,7 @@ class Recorder:
         drift = np.zeros(3)
         rows: list[_Row] = []
         succeeded, afterwards = False, 0
-        for frame in range(task.horizon + 1):
+        for frame in range(self._frames or task.horizon + 1):
             if frame > 0:
                 simulation.step(rows[-1].action)
             reading = simulation.read()

@@ -136,6 +136,7 @@ def test_the_mix_is_kept_in_every_stretch_of_the_plan():
         ({"cameras": ("side",)}, "camera of panda 'side'.*front"),
         ({"episodes": 0}, "episodes=0"),
         ({"size": 100}, "size=100"),
+        ({"frames": 1}, "frames=1"),
     ],
 )
 def test_bad_configurations_are_named(changes, names):

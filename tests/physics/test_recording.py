@@ -7,6 +7,7 @@ import pytest
 
 from robosim.errors import ConfigError
 from robosim.physics.env import PhysicsEnv
+from robosim.physics.recording import Recorder
 from robosim.physics.tasks import get_task, make_spec
 
 
@@ -56,6 +57,14 @@ def test_exploration_lasts_to_the_horizon_and_mostly_fails(tracker):
     assert sum(track.success[-1] for track in tracks) <= 3
     assert sum(distance > 0.03 for distance in moved) >= 4, "the body must often be pushed"
     assert sum(track.warnings for track in tracks) == 0
+
+
+def test_episodes_are_as_long_as_asked_and_begin_alike(tracker):
+    longer, setting = Recorder(size=None, frames=60), tracker.setting("reach", 3)
+    track, usual = longer.simulate(setting, "explore", 3), tracker.simulate(setting, "explore", 3)
+    assert len(track.state) == 60 > len(usual.state)
+    assert np.array_equal(track.state[: len(usual.state)], usual.state)
+    assert len(longer.simulate(setting, "expert", 3).state) < 60, "an expert's episode ends with its success"
 
 
 def test_commands_hold_the_null_space(tracker):

@@ -71,6 +71,8 @@ class CollectConfig:
     """Train and val together, dealt out to the tasks in turn."""
     mix: Mix = field(default_factory=Mix)
     """How the episodes of each task are made."""
+    frames: int | None = None
+    """Frames of an episode; an expert's ends with its success. None: as many as the task's horizon allows."""
     variation: Variation = field(default_factory=Variation)
     """What differs from episode to episode beside the start."""
     cameras: tuple[str, ...] = ("front",)
@@ -99,6 +101,8 @@ class CollectConfig:
                 raise ConfigError(f"{name}={list(values)} needs at least one name, and none twice")
         if self.episodes < 1:
             raise ConfigError(f"episodes={self.episodes} needs to be at least 1")
+        if self.frames is not None and self.frames < 2:
+            raise ConfigError(f"frames={self.frames} needs to be at least 2; null: up to the task's horizon")
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} needs to be at least 0")
         if self.size < 16 or self.size % 16:
@@ -148,7 +152,13 @@ def collect(config: CollectConfig, out: Path, resume: bool = True) -> dict[str, 
         shutil.rmtree(waiting, ignore_errors=True)
     shards = prepare_folder(waiting / json_hash(_identity(config))[:16])
     setup = RecorderSetup(
-        config.robot, config.size, config.cameras, config.variation, config.renderer, config.task_file
+        config.robot,
+        config.size,
+        config.cameras,
+        config.variation,
+        config.renderer,
+        config.task_file,
+        config.frames,
     )
     missing = [plan for plan in plans if not shard_path(shards, plan.index).exists()]
     # Before the processes, so that a cold machine compiles the renderer once and not once a process.

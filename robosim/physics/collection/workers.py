@@ -52,11 +52,12 @@ class RecorderSetup:
     variation: Variation
     renderer: RendererKind = "warp"
     task_file: str | None = None
+    frames: int | None = None
 
     def recorder(self) -> Recorder:
         if self.task_file:
             load_task_file(self.task_file)
-        return Recorder(self.robot, self.size, self.cameras, self.variation, self.renderer)
+        return Recorder(self.robot, self.size, self.cameras, self.variation, self.renderer, self.frames)
 
 
 @functools.lru_cache(maxsize=1)
