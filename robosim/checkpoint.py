@@ -29,6 +29,9 @@ MANIFEST = "stage.json"
 SAME_RESULT = {"same_result": True}
 """Metadata of a configuration's field that changes how a result is made, but not what it is, rounding apart."""
 
+ONLY_TRAINING = {"only_training": True}
+"""Metadata of a model configuration's field that is about its training alone: other weights fit all the same."""
+
 
 def deciding(config: Any) -> dict[str, Any]:
     """A configuration (a dataclass) as plain JSON, without the fields marked `SAME_RESULT`: what decides a result."""

@@ -62,14 +62,16 @@ def check_start(init: str, part: str, config: Any) -> None:
     if differences:
         raise ConfigError(
             f"init={init}: its {part} is made otherwise: {', '.join(differences)}; set {part}.model.* or model= to "
-            "what it has, or leave init= out"
+            "what it has, or leave init= out (in the demo: from_scratch=true)"
         )
 
 
 def differing(there: Any, here: Any, prefix: str = "") -> list[str]:
-    """The keys in which two configurations of a kind differ, as `key value (here value)`."""
+    """The keys in which two models differ, as `key value (here value)`; how they are trained doesn't count."""
     found = []
     for field in fields(there):
+        if field.metadata.get("only_training"):
+            continue
         name, old, new = f"{prefix}{field.name}", getattr(there, field.name), getattr(here, field.name)
         if is_dataclass(old):
             found += differing(old, new, f"{name}.")

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robosim.checkpoint import ONLY_TRAINING
 from robosim.world_model.draft_prior import DraftPrior
 from robosim.world_model.noise import sample_uniform
 from robosim.world_model.st_transformer import STConfig, STTransformer
@@ -36,12 +37,12 @@ class DynamicsConfig:
     location of the frame; modulate: scales and shifts what every norm gives out."""
     prediction: Literal["codes", "digits"] = "codes"
     """codes: one softmax over the vocabulary; digits: one softmax an FSQ digit."""
-    mask_schedule: Literal["cosine", "uniform", "whole"] = "cosine"
+    mask_schedule: Literal["cosine", "uniform", "whole"] = field(default="cosine", metadata=ONLY_TRAINING)
     """Rate at which a frame's tokens are hidden. cosine: cos(π u / 2), u ~ U(0, 1) (MaskGIT); uniform: U(0.5, 1)
     (Genie); whole: 1, all that a single refinement step ever meets."""
-    clean_share: float = 0.35
+    clean_share: float = field(default=0.35, metadata=ONLY_TRAINING)
     """Share of frames without a mask."""
-    corruption: float = 0.0
+    corruption: float = field(default=0.0, metadata=ONLY_TRAINING)
     """Up to this share of a frame's visible tokens is replaced, as errors at play would: by the draft's where there
     is one in FSQ digits, else by any."""
 

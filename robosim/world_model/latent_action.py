@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from robosim.checkpoint import ONLY_TRAINING
 from robosim.ranks import gather_over_ranks
 from robosim.world_model.batch_norm import BatchNorm
 from robosim.world_model.latent_action_networks import (
@@ -36,6 +37,9 @@ BOUND = 1.5
 CHUNK = 64
 """Clips that are evaluated at once."""
 
+HORIZONS = (1, 4, 8, 16)
+"""Frames after which `evaluate_own_rollouts` looks."""
+
 
 @dataclass
 class LatentActionConfig:
@@ -48,7 +52,7 @@ class LatentActionConfig:
     """Levels a dimension, with quantise=fsq."""
     codes: int = 8
     """Playable latent actions: the codebook with kind=discrete, k-means centres with kind=bounded."""
-    noise: float = 0.5
+    noise: float = field(default=0.5, metadata=ONLY_TRAINING)
     """Width of the uniform training noise, with quantise=noise."""
     network: Literal["conv", "transformer"] = "conv"
     patch: int = 16
@@ -60,16 +64,19 @@ class LatentActionConfig:
     channels: int = 64
     """Width of the convolutions, with network=conv."""
     blocks: int = 3
-    moving_weight: float = 30.0
+    moving_weight: float = field(default=30.0, metadata=ONLY_TRAINING)
     """Extra loss weight on moving pixels: they are few."""
     max_flow: float = 0.5
     """Scale of the flow, in half frame widths."""
-    keep_pairs: float = 0.75
+    keep_pairs: float = field(default=0.75, metadata=ONLY_TRAINING)
     """Share of a batch's pairs, those that move most, which the loss looks at; with `chain` of its clips."""
-    chain: bool = False
+    chain: bool = field(default=False, metadata=ONLY_TRAINING)
     """Predict each frame of a training clip from the prediction before it, not from the true frame: errors of motion
     add up over the clip, as they do at play, so that the latent actions learn to be exact. Not where the model sees
     the past."""
+    restart: float = field(default=0.0, metadata=ONLY_TRAINING)
+    """With `chain`: share of the frames that are predicted from the true frame again. Chains of all lengths show in
+    one batch, and a single step is learned as well as a long way."""
 
     def __post_init__(self) -> None:
         if self.kind == "bounded" and self.quantise == "fsq" and len(self.levels) != self.dim:
@@ -83,6 +90,10 @@ class LatentActionConfig:
             )
         if not 0 < self.keep_pairs <= 1:
             raise ValueError(f"keep_pairs must be above 0 and at most 1, got {self.keep_pairs}")
+        if not 0 <= self.restart < 1 or (self.restart and not self.chain):
+            raise ValueError(
+                f"restart must be at least 0 and below 1, and needs chain=true, got {self.restart}"
+            )
         if self.chain and self.sees_past:
             raise ValueError(
                 "chain=true needs a model that predicts from one frame: network=conv or transformer.window=1, "
@@ -210,8 +221,10 @@ class LatentActionModel(nn.Module):
         clips = channels_first(frames_BTHWI)
         counts_BP = weight.clamp(max=1).bool().expand(len(clips), pairs)
         latent_BPA, quantiser_loss = self.quantise(self.encoder(clips), counts_BP, noise_BPA)
+        afresh_BP = sample_uniform(noise_seed_B, (pairs,), salt=8)[kept_B] < self.config.restart
         frame, errors = clips[:, :1], []
         for p in range(pairs):
+            frame = torch.where(afresh_BP[:, p, None, None, None, None], clips[:, p : p + 1], frame)
             frame = self.forward_model(frame, latent_BPA[:, p : p + 1])
             errors.append((frame[:, 0] - clips[:, p + 1]).square().mean(1))
         error_BPHW = torch.stack(errors, 1) * weight.clamp(max=1)
@@ -266,4 +279,22 @@ def evaluate_latent_actions(model: LatentActionModel, clips: Tensor, seed: int =
     figures["repeat_last_psnr_db"] = pooled_psnr(x, y, moving)
     if isinstance(model.quantiser, VectorQuantiser):
         figures["codes_used"] = int(model.quantiser.tokens(latent).unique().numel())
+    return figures
+
+
+@torch.no_grad()
+def evaluate_own_rollouts(model: LatentActionModel, clips: Tensor) -> dict[str, float]:
+    """PSNR on moving pixels by horizon, a frame predicted from the prediction before it; `clips` uint8 [B, T, H, W, 3].
+
+    Latent actions and pixels alone, without tokens: what a draft is worth after a while, and so about what the
+    dynamics can reach. Pixels count as moving where they differ from the clip's first frame.
+    """
+    model.eval()
+    latents_BPA = torch.cat([model.infer_clips(part) for part in clips.split(CHUNK)])
+    frames, figures = unit(clips[:, 0]), {}
+    for step, latent_BA in enumerate(latents_BPA.unbind(1), 1):
+        parts = zip(frames.split(CHUNK), latent_BA.split(CHUNK), strict=True)
+        frames = torch.cat([model.predict(part, latent) for part, latent in parts])
+        if step in HORIZONS:
+            figures[str(step)] = pooled_psnr(frames, clips[:, step], moving_mask(clips[:, step], clips[:, 0]))
     return figures

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from robosim.checkpoint import ONLY_TRAINING
 from robosim.world_model.augment import augment
 from robosim.world_model.batch_norm import BatchNorm
 from robosim.world_model.metrics import moving_mask, pooled_psnr, unit
@@ -50,10 +51,10 @@ class TokenizerConfig:
     encoder: STConfig = field(default_factory=lambda: STConfig(dim=128, heads=4, layers=4, window=1))
     """With kind=vit. A window of 1 encodes each frame alone; more is ST-ViViT, banded and causal."""
     decoder: STConfig = field(default_factory=lambda: STConfig(dim=128, heads=4, layers=4, window=1))
-    foreground_weight: float = 4.0
+    foreground_weight: float = field(default=4.0, metadata=ONLY_TRAINING)
     """Extra loss weight on pixels that differ from the training video's median frame."""
-    foreground_threshold: float = 0.08
-    augment: float = 0.0
+    foreground_threshold: float = field(default=0.08, metadata=ONLY_TRAINING)
+    augment: float = field(default=0.0, metadata=ONLY_TRAINING)
     """How much training frames are zoomed, shifted, mirrored and tinted, 0 to 1: for little video."""
 
     def __post_init__(self) -> None:

@@ -213,10 +213,10 @@ def test_a_shipped_simulator_of_half_precision_is_a_start(first, run, tmp_path, 
 
 
 def test_a_model_made_otherwise_is_refused_with_the_keys_that_differ(first, run, steps):
-    wrong = replace(TRAINING["tokenizer"].model, channels=16, augment=0.5)
+    wrong = replace(TRAINING["tokenizer"].model, channels=16, patch=4, augment=0.5)
     with pytest.raises(
         ConfigError,
-        match=r"its tokenizer is made otherwise: channels 8 \(here 16\), augment 0\.0 \(here 0\.5\)",
+        match=r"its tokenizer is made otherwise: patch 8 \(here 4\), channels 8 \(here 16\);",
     ):
         train_stage(run, "tokenizer", init=str(first), model=wrong)
     train_stage(run, "tokenizer")
@@ -229,6 +229,14 @@ def test_a_model_made_otherwise_is_refused_with_the_keys_that_differ(first, run,
     with pytest.raises(ConfigError, match=r"transformer\.layers 1 \(here 2\)"):
         train_stage(run, "dynamics", init=str(first), model=deeper)
     assert not steps
+
+
+def test_another_way_of_training_is_no_other_model(first, run):
+    train_stage(run, "tokenizer", init=str(first), train=NONE)
+    model = replace(TRAINING["latent_action"].model, chain=True, moving_weight=1.0)
+    train_stage(run, "latent_action", init=str(first), train=NONE, model=model)
+    adopted, kept = weights(run, "latent_action"), weights(first, "latent_action")
+    assert same(adopted, kept, but=("playable",))
 
 
 def test_a_dynamics_of_another_vocabulary_is_refused(first, run, steps):

@@ -9,8 +9,11 @@ from robosim.world_model.latent_action import (
     LatentActionConfig,
     LatentActionModel,
     evaluate_latent_actions,
+    evaluate_own_rollouts,
     infer_clip,
 )
+from robosim.world_model.metrics import moving_mask, pooled_psnr
+from robosim.world_model.noise import sample_uniform
 from robosim.world_model.st_transformer import STConfig
 
 ALONE = STConfig(dim=16, heads=2, layers=1, window=1)
@@ -211,6 +214,21 @@ def test_a_chain_is_what_predict_gives_frame_after_frame(video):
     assert metrics["weight"] == 8
 
 
+@pytest.mark.parametrize("restart", [0.5, 1 - 1e-9])
+def test_a_chain_begins_again_from_true_frames(video, restart):
+    """A new model repeats what it is given: nearly always the frame before, or that of the last new beginning."""
+    model = make(keep_pairs=1.0, moving_weight=0.0, restart=restart, **NETWORKS["conv, chained"])
+    loss, _ = model({"frames": video, "noise_seed": torch.arange(8)})
+    frames = video.float() / 255
+    afresh_BP = sample_uniform(torch.arange(8), (6,), salt=8) < restart
+    assert afresh_BP.float().mean() > 0.3
+    shown, errors = frames[:, 0], []
+    for t in range(6):
+        shown = torch.where(afresh_BP[:, t, None, None, None], frames[:, t], shown)
+        errors.append((shown - frames[:, t + 1]).square())
+    torch.testing.assert_close(loss, torch.stack(errors).mean(), atol=1e-5, rtol=1e-4)
+
+
 def test_the_clips_of_a_chain_that_move_most_count(video):
     still = video[:, :1].expand(-1, 7, -1, -1, -1)
     alone, beside = (make(keep_pairs=kept, **NETWORKS["conv, chained"]) for kept in (1.0, 0.5))
@@ -248,6 +266,8 @@ def test_a_clips_latent_actions_end_with_a_row_of_zeros(video):
         ({"channels": 12}, "multiple of 8"),
         ({"codes": 1}, "codes at least 2"),
         ({"keep_pairs": 0.0}, "keep_pairs"),
+        ({"restart": 0.5}, "needs chain=true"),
+        ({"restart": 1.0, "chain": True}, "below 1"),
         ({"chain": True, "network": "transformer", "transformer": PAST}, "got a window of 3"),
     ],
 )
@@ -259,3 +279,17 @@ def test_impossible_configurations_are_refused(changes, names):
 def test_frames_that_do_not_split_into_patches_are_refused():
     with pytest.raises(ValueError, match="size 24 must be a multiple of 16 for network=conv"):
         LatentActionModel(LatentActionConfig(), 24)
+
+
+def test_own_rollouts_feed_on_their_own_frames():
+    model, clips = shaken(channels=8, blocks=1), squares(4, 17)
+    with torch.no_grad():
+        latents = model.infer_clips(clips)
+        frame = clips[:, 0]
+        for step in range(4):
+            frame = model.predict(frame, latents[:, step])
+    figures = evaluate_own_rollouts(model, clips)
+    assert list(figures) == ["1", "4", "8", "16"]
+    moving = moving_mask(clips[:, 4], clips[:, 0])
+    assert figures["4"] == pytest.approx(pooled_psnr(frame, clips[:, 4], moving))
+    assert list(evaluate_own_rollouts(model, clips[:, :6])) == ["1", "4"]
