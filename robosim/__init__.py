@@ -2,7 +2,7 @@
 
 import robosim
 
-sim = robosim.load("runs/both-nano-s0")
+sim = robosim.load("tiny")
 """
 
 from __future__ import annotations

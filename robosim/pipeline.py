@@ -10,17 +10,28 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from robosim.checkpoint import atomic_write_json, prepare_folder, read_json, stage_figures, stage_seconds
 from robosim.config import RunOptions, build, compose, compose_tree, override_text, resolve_device, unknown
+from robosim.demo_start import choose_start, left_behind
 from robosim.errors import ConfigError, RobosimError
 from robosim.progress import progress
 from robosim.ranks import alone, launched
 from robosim.spec import LABELS, EnvSpec
-from robosim.stage_runner import Request, Stage, clock, flatten, load, run_stage, say, shown_path
+from robosim.stage_runner import (
+    Request,
+    Stage,
+    clock,
+    flatten,
+    load,
+    run_stage,
+    say,
+    shown_path,
+    starting_weights,
+)
 from robosim.stage_table import BY_NAME, IMPORT, MIX, NEEDED, STAGES
 
 
@@ -31,7 +42,10 @@ class DemoConfig(RunOptions):
     task: str = "both"
     robot: str = "panda"
     data: str = "demo"
-    model: str = "nano"
+    model: str | None = None
+    """None: that of the shipped simulator, or of `demo_start.FROM_SCRATCH`."""
+    from_scratch: bool = False
+    """Train the simulator from random weights even where a shipped one could be taken."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +59,38 @@ def demo(command: str, overrides: Sequence[str]) -> None:
     """All stages in order. Every stage's configuration is checked before the first one runs."""
     own, by_stage = split_overrides(overrides)
     config = compose(command, DemoConfig, own)
-    run = run_folder(config, {"task": config.task, "model": config.model})
-    common = [f"seed={config.seed}", f"device={config.device}", f"resume={str(config.resume).lower()}"]
     # Keys and folder first: a schema's module may take seconds to import, these mistakes are told at once.
-    trees = {}
-    for stage in STAGES:
-        shared = [override_text(key, getattr(config, key)) for key in stage.shared]
-        with named_errors(stage):
-            trees[stage] = compose_tree(
-                stage.command, [*stage.fixed, *shared, *common, *by_stage[stage.name]]
-            )
+    video = composed(STAGES[0], config, by_stage["collect"])
+    start = choose_start(config.model, config.from_scratch, video)
+    config = replace(config, model=start.model)
+    trees = {STAGES[0]: video}
+    for stage in STAGES[1:]:
+        given = by_stage[stage.name]
+        trees[stage] = composed(stage, config, [*start.overrides(stage.name, given), *given])
+    run = run_folder(config, {"task": config.task, "model": start.model})
     prepare_folder(run)
     requests = []
     for stage, tree in trees.items():
         with named_errors(stage):
             requests.append(request_of(stage, run, tree))
+            starting_weights(requests[-1])  # weights that don't fit are told before there is any video
     say(
         f"robosim demo: {len(STAGES)} stages into {shown_path(run)}; interrupt it at any time and run it again"
     )
+    steps = {request.stage.name: request.config.train.steps for request in requests if request.stage.section}
+    for line in (*start.lines, *left_behind(steps)):
+        say(f"  {line}")
     for number, request in enumerate(requests, 1):
         run_stage(request, BY_NAME, f"[{number}/{len(STAGES)}] {request.stage.name}: {request.stage.title}")
     print_result(run)
+
+
+def composed(stage: Stage, config: DemoConfig, given: Sequence[str]) -> dict[str, Any]:
+    """A stage's configuration with the demo's own keys, and what is `given` for it."""
+    shared = [override_text(key, getattr(config, key)) for key in stage.shared]
+    common = [f"seed={config.seed}", f"device={config.device}", f"resume={str(config.resume).lower()}"]
+    with named_errors(stage):
+        return compose_tree(stage.command, [*stage.fixed, *shared, *common, *given])
 
 
 @contextmanager

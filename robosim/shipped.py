@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-from robosim.checkpoint import file_hash, json_hash
+from robosim.checkpoint import file_hash, json_hash, read_json
 from robosim.errors import CheckpointError
 
 SHIPPED = Path(__file__).resolve().parent / "simulator" / "shipped"
@@ -22,6 +23,16 @@ CARD = "card.json"
 def shipped_names() -> list[str]:
     """The names that `robosim.load` takes without any training."""
     return sorted(card.parent.name for card in SHIPPED.glob(f"*/{CARD}"))
+
+
+def shipped_folder(name: str) -> Path:
+    """Where a shipped simulator lies; a folder of that name elsewhere doesn't count, as it does for `locate`."""
+    return SHIPPED / name
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """The card of a shipped simulator."""
+    return read_json(shipped_folder(name) / CARD)
 
 
 def is_shipped(folder: Path) -> bool:

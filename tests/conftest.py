@@ -23,6 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 
 TINY = (
+    "from_scratch=true",
     "data=few",
     "collect.episodes=16",
     "tokenizer.train.steps=6",

@@ -32,6 +32,7 @@ FLOORS = {
     "robosim.bench": 6,
     "robosim.cli": 7,
     "robosim.commands": 7,
+    "robosim.demo_start": 7,
     "robosim.manual": 7,
     "robosim.pipeline": 7,
     "robosim.stage_runner": 7,

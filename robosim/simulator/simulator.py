@@ -2,7 +2,7 @@
 
     import robosim
 
-    sim = robosim.load("runs/both-nano-s0")
+    sim = robosim.load("tiny")
     obs = sim.reset("photo.png")
     obs = sim.step(obs.joints + 0.05)
     obs.frame

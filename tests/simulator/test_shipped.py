@@ -13,8 +13,13 @@ import torch
 
 import robosim
 from robosim.checkpoint import file_hash, read_json
+from robosim.config import build, choices, compose_tree, to_dict
 from robosim.shipped import CARD, SHIPPED, shipped_names
+from robosim.simulator import Simulator
 from robosim.simulator.probe_frames import ProbeFrames, one_step_psnr
+from robosim.stage_runner import load
+from robosim.stage_table import BY_NAME
+from robosim.training.starting_weights import check_start
 
 MOST_BYTES = 25_000_000
 
@@ -44,6 +49,25 @@ def check_shipped(folder: Path) -> None:
     assert np.allclose(sim.world.infer_latents(clips)[:, 0].numpy(), pairs.latents, atol=0.02)
 
 
+def check_drives(sim: Simulator) -> None:
+    """Joint commands and buttons change what it shows, and it starts again as it started."""
+    first = sim.reset()
+    low, high = sim.limits
+    command = np.where(first.joints + 0.05 < high, first.joints + 0.05, first.joints - 0.05).clip(low, high)
+    assert sim.has_targets
+    seen = [sim.step(command) for _ in range(3)]
+    for obs in seen:
+        assert obs.frame.shape == (sim.size, sim.size, 3) and obs.frame.dtype == np.uint8
+        assert np.isfinite(np.concatenate([obs.joints, obs.command, obs.tool])).all()
+        assert obs.command == pytest.approx(command, abs=1e-6)
+    assert (seen[-1].frame != first.frame).any()
+    pressed = []
+    for code in range(len(sim.playable)):
+        assert np.array_equal(sim.reset().frame, first.frame)
+        pressed.append(sim.press(code).frame)
+    assert any((frame != first.frame).any() for frame in pressed)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_simulator_is_what_its_card_says(name: str):
     check_shipped(SHIPPED / name)
@@ -53,8 +77,25 @@ def test_a_shipped_simulator_is_what_its_card_says(name: str):
 def test_a_shipped_simulator_opens_by_its_name(name: str, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sim = robosim.load(name, device="cpu")
-    before = sim.reset()
-    assert (sim.press(0).frame != before.frame).any()
+    assert sim.name == name and sim.clips is None
+    assert len(np.unique(sim.playable, axis=0)) == len(sim.playable)
+    check_drives(sim)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_simulator_is_made_as_the_size_of_its_name(name: str):
+    """So `robosim demo` and `robosim train model=tiny init=tiny` can start from it. Other names are free."""
+    if name not in choices("model"):
+        return
+    tree = compose_tree("train", [f"model={name}"])
+    for part in ("tokenizer", "latent_action", "dynamics"):
+        config = build(load(BY_NAME[part].schema), tree[part], part)
+        check_start(str(SHIPPED / name), part, config.model)
+        if part == "dynamics":
+            sampling = read_json(SHIPPED / name / part / "model.json")["sampling"]
+            assert sampling == to_dict(config.sampling), (
+                "a run that takes the weights would play them otherwise"
+            )
 
 
 def test_the_wheel_holds_what_is_shipped(repository: Path):

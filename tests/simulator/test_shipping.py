@@ -26,7 +26,7 @@ from robosim.world_model.latent_action import LatentActionConfig
 from robosim.world_model.st_transformer import STConfig
 from robosim.world_model.tokenizer import TokenizerConfig
 from robosim.world_model.world import WorldModel, seeded_generators
-from tests.simulator.test_shipped import check_shipped
+from tests.simulator.test_shipped import check_drives, check_shipped
 from tests.training.test_no_action_leak import make_run
 from tests.world_model.conftest import make_world
 
@@ -71,20 +71,32 @@ def shipped(trained, tmp_path_factory) -> Path:
 # ---- half precision
 
 
-def one_step(
-    world: WorldModel, frames: torch.Tensor, latents: torch.Tensor, like: WorldModel
-) -> torch.Tensor:
-    """The next frames in one refinement step, float32, from the tokens that `like` gives the first ones.
+@torch.no_grad()
+def shown(world: WorldModel) -> dict[str, torch.Tensor]:
+    """What every part of a world model makes of the same frames, tokens and latent actions.
 
-    So nothing is rounded to a token on the way: of random weights the least change flips some, which says nothing.
+    All of it is continuous in the weights. A rollout isn't: its frames come from tokens, and of random weights the
+    least change, even that from one processor to another, flips those which stand on an edge.
     """
-    world = replace(world, sampling=replace(world.sampling, steps=1))
-    tokens_BTN = like.tokenizer.encode_clips(frames)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.tokenizer, "encode_clips", lambda _: tokens_BTN)
-        state = world.start(frames, generators=seeded_generators(range(len(frames))))
-    world.step(state, latents)
-    return state.frames
+    generator = torch.Generator().manual_seed(0)
+    tokenizer, rows = world.tokenizer, 4
+    clips = torch.randint(0, 256, (rows, 5, world.size, world.size, 3), generator=generator).to(torch.uint8)
+    tokens = torch.randint(0, tokenizer.num_codes, (rows, 5, tokenizer.num_tokens), generator=generator)
+    latents = torch.rand(rows, 4, world.latent_dim, generator=generator) * 3 - 1.5
+    state = world.start_tokens(tokens[:, :4], latents, seeded_generators(range(rows)))
+    draft = world.draft(state, latents[:, 3])
+    assert draft is not None
+    hidden = torch.arange(tokenizer.num_tokens).expand(rows, -1) % 2 == 0
+    has_past = torch.ones(rows, dtype=torch.bool)
+    present = tokens[:, 4], hidden, latents[:, 3], draft, has_past, state.cache
+    return {
+        "features": tokenizer.features_next(clips[:, 0], tokenizer.new_state(rows), commit=False),
+        "decoded": tokenizer.decode_clips(tokens),
+        "latents": world.infer_latents(clips),
+        "predicted": world.latent_action.predict(clips[:, 0].float() / 255, latents[:, 0]),
+        "draft": draft,
+        "logits": torch.cat(world.dynamics.step(*present, commit=False), -1),
+    }
 
 
 def rms(values: torch.Tensor) -> float:
@@ -92,40 +104,32 @@ def rms(values: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("quantiser", ["fsq", "vq"])
-def test_half_precision_halves_the_weights_and_keeps_the_prediction(loaded, tmp_path, quantiser):
+def test_half_precision_halves_the_weights_and_keeps_what_they_show(loaded, tmp_path, quantiser):
     world = make_world(size=loaded.size, quantiser=quantiser)
     sim = Simulator(world, loaded.spec, loaded.bundle, starts=loaded.starts)
     sim.save(tmp_path / "full")
     sim.save(tmp_path / "half", precision="bfloat16")
-    for part, model in (
-        ("tokenizer", world.tokenizer),
-        ("latent_action", world.latent_action),
-        ("dynamics", world.dynamics),
-    ):
+    again = robosim.load(tmp_path / "half", device="cpu").world
+    for part in ("tokenizer", "latent_action", "dynamics"):
+        model, opened = getattr(world, part), getattr(again, part)
         full, half = (tmp_path / name / part / "model.safetensors" for name in ("full", "half"))
         weights = sum(value.numel() for value in model.parameters())
         saved = full.stat().st_size - half.stat().st_size
         assert saved == pytest.approx(2 * weights, rel=0.02), part
-        stored = load_tensors(half)
+        stored, held = load_tensors(half), opened.state_dict()
         for name, value in model.named_parameters():
             assert stored[name].dtype == torch.bfloat16
             assert torch.equal(stored[name], value.bfloat16())
+            assert held[name].dtype == torch.float32 and torch.equal(held[name], value.bfloat16().float())
         for name, value in model.named_buffers():
             assert name not in stored or torch.equal(stored[name], value), name
+            assert name not in held or torch.equal(held[name], value), name
     adapters = [(tmp_path / name / "adapter/adapter.safetensors").read_bytes() for name in ("full", "half")]
     assert adapters[0] == adapters[1]
-    again = robosim.load(tmp_path / "half", device="cpu")
-    for model in (again.world.tokenizer, again.world.latent_action, again.world.dynamics):
-        assert {value.dtype for value in model.parameters()} == {torch.float32}
-    frames = torch.from_numpy(sim.starts)[:, None]
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(len(frames), world.latent_dim, generator=generator).clamp(-1.5, 1.5)
-    full, half = one_step(world, frames, latents, world), one_step(again.world, frames, latents, world)
-    other = one_step(world, frames, latents.flip(0), world)
-    # bfloat16 has 8 significant bits: 0.4 % a weight, some layers deep.
-    assert rms(full - half) < 0.05 * float(full.std())
-    assert rms(full - half) < 0.1 * rms(full - other), "latent actions must matter far more than the rounding"
-    assert rms(full - half) > 0
+    # bfloat16 has 8 significant bits, 0.4 % a weight, some layers deep: 0.5 to 1.8 %. With 4 bits it is 7 % and more.
+    full, half = shown(world), shown(again)
+    for name, value in full.items():
+        assert 1e-3 < rms(value - half[name]) / float(value.std()) < 0.04, name
 
 
 def test_a_precision_that_is_none_is_refused(loaded, tmp_path):
@@ -173,6 +177,12 @@ def test_an_unknown_name_says_what_is_shipped(shelf, shipped):
 
 def test_what_is_shipped_keeps_its_promises(shipped):
     check_shipped(shipped)
+
+
+def test_one_with_an_adapter_takes_joint_commands(run, shelf):
+    ship(run, shelf / "arm", ShipConfig(run=str(run), name="arm"))
+    check_shipped(shelf / "arm")
+    check_drives(robosim.load("arm", device="cpu"))
 
 
 def test_a_changed_byte_and_a_worse_prediction_are_seen(shipped, tmp_path):
