@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from robosim.checkpoint import atomic_write_json, prepare_folder, save_tensors
 from robosim.errors import ConfigError, DatasetError
 from robosim.ranks import alone, distributed, shared_failure, world_size
+from robosim.training.chains import GrowingChains
 from robosim.training.columns import add_drafts, add_tokens, episode_rows, infer_store, provenance
 from robosim.training.loop import TrainConfig, train
 from robosim.training.own_rollouts import OwnRollouts, OwnRolloutsConfig
@@ -38,9 +39,11 @@ from robosim.world_model.draft import check_draft
 from robosim.world_model.dynamics import DynamicsConfig
 from robosim.world_model.evaluate import evaluate_dynamics, measure_frames_per_second
 from robosim.world_model.latent_action import (
+    HORIZONS,
     LatentActionConfig,
     LatentActionModel,
     evaluate_latent_actions,
+    evaluate_own_rollouts,
 )
 from robosim.world_model.tokenizer import Tokenizer, TokenizerConfig, evaluate_tokenizer
 from robosim.world_model.world import WorldModel, load_latent_action, load_tokenizer, make_dynamics
@@ -75,12 +78,18 @@ class LatentActionTraining:
     train: TrainConfig = field(default_factory=TrainConfig)
     clip_length: int = 2
     """Frames a training clip: 2 are a pair, more show a model that sees the past its past."""
+    chain_start: float | None = None
+    """With `model.chain`: share of the steps before chains begin to grow; None: whole clips from the first step on."""
     init: str | None = None
     """A run, a saved simulator or a shipped name whose weights the training starts from; None: random ones."""
 
     def __post_init__(self) -> None:
         if self.clip_length < 2:
             raise ValueError(f"clip_length must be at least 2, got {self.clip_length}")
+        if self.chain_start is not None and not (0 <= self.chain_start < 1 and self.model.chain):
+            raise ValueError(
+                f"chain_start must be at least 0 and below 1, with model.chain=true, got {self.chain_start}"
+            )
 
 
 @dataclass
@@ -144,10 +153,13 @@ def train_latent_action(config: LatentActionTraining, run: Path, seed: int, devi
     model = LatentActionModel(config.model, store.spec.size)
     started = start_from(model, config.init, "latent_action", config.train.steps)
     batches = ClipSampler(store, episodes, config.clip_length, config.train.batch, seed)
+    if config.chain_start is not None:
+        batches = GrowingChains(batches, config.chain_start, config.train.steps)
     identity = {
         "model": asdict(config.model),
         "clips": store.source,
         "clip": config.clip_length,
+        "chain_start": config.chain_start,
         "seed": seed,
         **started,
     }
@@ -160,7 +172,11 @@ def train_latent_action(config: LatentActionTraining, run: Path, seed: int, devi
         save_model(out, model, {"config": asdict(config.model), "size": store.spec.size})
         store.add_column("latent_action", latents, provenance(out))
         clips = read_clips(store, held_out, config.clip_length)
-        figures = evaluate_latent_actions(model, clips.to(device), seed)
+        figures: dict[str, Any] = dict(evaluate_latent_actions(model, clips.to(device), seed))
+        if not config.model.sees_past:
+            length = min(1 + max(HORIZONS), longest_held_out(store))
+            longer = read_clips(store, held_out_places(store, length, HELD_OUT_CLIPS), length)
+            figures["own_rollout_psnr_db"] = evaluate_own_rollouts(model, longer.to(device))
         return figures | about(model, config.init, trained, device)
 
     return alone(conclude)

@@ -74,9 +74,6 @@ class LatentActionConfig:
     """Predict each frame of a training clip from the prediction before it, not from the true frame: errors of motion
     add up over the clip, as they do at play, so that the latent actions learn to be exact. Not where the model sees
     the past."""
-    restart: float = field(default=0.0, metadata=ONLY_TRAINING)
-    """With `chain`: share of the frames that are predicted from the true frame again. Chains of all lengths show in
-    one batch, and a single step is learned as well as a long way."""
 
     def __post_init__(self) -> None:
         if self.kind == "bounded" and self.quantise == "fsq" and len(self.levels) != self.dim:
@@ -90,10 +87,6 @@ class LatentActionConfig:
             )
         if not 0 < self.keep_pairs <= 1:
             raise ValueError(f"keep_pairs must be above 0 and at most 1, got {self.keep_pairs}")
-        if not 0 <= self.restart < 1 or (self.restart and not self.chain):
-            raise ValueError(
-                f"restart must be at least 0 and below 1, and needs chain=true, got {self.restart}"
-            )
         if self.chain and self.sees_past:
             raise ValueError(
                 "chain=true needs a model that predicts from one frame: network=conv or transformer.window=1, "
@@ -188,7 +181,7 @@ class LatentActionModel(nn.Module):
         """
         frames_BTHWI = unit(batch["frames"])
         if self.config.chain:
-            return self.chain_loss(frames_BTHWI, batch["noise_seed"])
+            return self.chain_loss(frames_BTHWI, batch["noise_seed"], batch.get("restart"))
         moved_BPHW = moving_mask(frames_BTHWI[:, 1:], frames_BTHWI[:, :-1])
         kept_BP = self.liveliest(moved_BPHW.flatten(2).float().mean(2))
         noise_BPA = sample_uniform(batch["noise_seed"], (*kept_BP.shape[1:], self.config.dim), salt=1)
@@ -206,8 +199,13 @@ class LatentActionModel(nn.Module):
         moving_error = (moving * error_BPHW.detach()).sum() / moving.sum().clamp(min=1)
         return loss, {"moving_psnr_db": -10 * torch.log10(moving_error + 1e-10), "weight": kept.float()}
 
-    def chain_loss(self, frames_BTHWI: Tensor, noise_seed_B: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """`forward` with `chain`: a clip's first frame and its latent actions alone give all the others."""
+    def chain_loss(
+        self, frames_BTHWI: Tensor, noise_seed_B: Tensor, restart_B: Tensor | None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """`forward` with `chain`: a clip's first frame and its latent actions alone give all the others.
+
+        `restart_B` float: share of a clip's frames that are predicted from the true frame before them all the same.
+        """
         moved_BPHW = moving_mask(frames_BTHWI[:, 1:], frames_BTHWI[:, :-1])
         kept_B = self.liveliest(moved_BPHW.flatten(1).float().mean(1, keepdim=True))[:, 0]
         weight = kept_B.sum()
@@ -221,7 +219,9 @@ class LatentActionModel(nn.Module):
         clips = channels_first(frames_BTHWI)
         counts_BP = weight.clamp(max=1).bool().expand(len(clips), pairs)
         latent_BPA, quantiser_loss = self.quantise(self.encoder(clips), counts_BP, noise_BPA)
-        afresh_BP = sample_uniform(noise_seed_B, (pairs,), salt=8)[kept_B] < self.config.restart
+        afresh_BP = torch.zeros(len(clips), pairs, dtype=torch.bool, device=clips.device)
+        if restart_B is not None:
+            afresh_BP = (sample_uniform(noise_seed_B, (pairs,), salt=8) < restart_B[:, None])[kept_B]
         frame, errors = clips[:, :1], []
         for p in range(pairs):
             frame = torch.where(afresh_BP[:, p, None, None, None, None], clips[:, p : p + 1], frame)

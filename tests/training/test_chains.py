@@ -1,0 +1,33 @@
+"""Growing chains: true frames to begin with, ever fewer from then on, none in the end."""
+
+import pytest
+import torch
+
+from robosim.training.chains import GrowingChains
+from robosim.training.stages import LatentActionTraining
+from robosim.world_model.latent_action import LatentActionConfig
+
+
+def batches(step: int, rows: slice) -> dict[str, torch.Tensor]:
+    return {"noise_seed": torch.arange(6)[rows] + step}
+
+
+def test_restarts_fall_from_all_to_none():
+    chains = GrowingChains(batches, 0.5, 100)
+    shares = [chains.restart(step) for step in range(100)]
+    assert shares[:50] == [1.0] * 50
+    assert shares[74] == pytest.approx(0.5)
+    assert shares[99] == 0.0
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_batch_is_the_same_but_for_its_restarts():
+    batch = GrowingChains(batches, 0.0, 10)(4, slice(2, 5))
+    assert torch.equal(batch["noise_seed"], torch.tensor([6, 7, 8]))
+    assert torch.equal(batch["restart"], torch.full((3,), 0.5))
+
+
+@pytest.mark.parametrize(("chain", "start"), [(False, 0.5), (True, 1.0), (True, -0.1)])
+def test_impossible_starts_are_refused(chain, start):
+    with pytest.raises(ValueError, match="chain_start"):
+        LatentActionTraining(LatentActionConfig(chain=chain), chain_start=start)
