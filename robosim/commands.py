@@ -12,14 +12,16 @@ COMMANDS = (
         name="demo",
         summary="the whole path: video, learned simulator, policy, check in MuJoCo",
         purpose="""Runs all eight stages in order: collect, tokenizer, latent_action, dynamics, adapt, pretrain,
-            compare, report. A finished stage is kept as long as its configuration and its inputs are the same; a
+            compare, report. The simulator's weights are those that come with the package where they fit, else it is
+            trained. A finished stage is kept as long as its configuration and its inputs are the same; a
             half-trained one goes on where it stopped; whatever a changed key touches is made again. Every key of
             a stage's own command can be set below the stage's name, as in collect.episodes=20.""",
-        reads="nothing: it makes its own video",
+        reads="nothing but the shipped simulator: it makes its own video",
         makes="""a run folder with dataset/ (a LeRobotDataset), clips/, tokenizer/, latent_action/, dynamics/,
             adapter/, policy/, compare/, report.html, rollouts.rrd and summary.json""",
         examples=(
             "robosim demo",
+            "robosim demo from_scratch=true",
             "robosim demo seed=1 out=runs/second",
             "robosim demo task=reach collect.episodes=60",
         ),
@@ -73,8 +75,8 @@ COMMANDS = (
         reads="SRC: a run folder or its dataset",
         makes="a LeRobotDataset v3 in the folder out",
         examples=(
-            "robosim export runs/both-nano-s0 out=exported/both",
-            "robosim export runs/both-nano-s0/dataset split=train tasks=[reach] out=exported/reach",
+            "robosim export runs/both-tiny-s0 out=exported/both",
+            "robosim export runs/both-tiny-s0/dataset split=train tasks=[reach] out=exported/reach",
         ),
         next="the lerobot-train command that is printed",
         run="robosim_datasets.exporting:export_command",
@@ -105,7 +107,7 @@ COMMANDS = (
         reads="PATH: a run folder, a dataset, a clip store, or any source that import takes; nothing in it is changed",
         makes="nothing but what it prints, unless out= names a file",
         examples=(
-            "robosim data check runs/both-nano-s0",
+            "robosim data check runs/both-tiny-s0",
             "robosim data check recordings/aloha out=faults.json",
         ),
         next="robosim data show <the same path>",
@@ -121,7 +123,7 @@ COMMANDS = (
         reads="PATH: a run folder, a dataset, or any source that import takes",
         makes="show.rrd in the folder out",
         examples=(
-            "robosim data show runs/both-nano-s0",
+            "robosim data show runs/both-tiny-s0",
             "robosim data show recordings/aloha episodes=2 open=false",
         ),
         next="uv run rerun <out>/show.rrd",
@@ -182,6 +184,23 @@ COMMANDS = (
         run="robosim.pipeline:stage_command",
     ),
     Command(
+        name="evaluate",
+        summary="how far the learned simulator can be trusted on held-out episodes",
+        purpose="""Rolls the simulator out from true frames of held-out episodes, once by their latent actions and once
+            by their recorded commands, and compares with the video: PSNR and SSIM on all and on moving pixels, drift
+            of tool and object, the object's mask, and whether the latent actions steer at all. Beside it stand the
+            tokenizer's ceiling, the last frame repeated, and the nearest training clip. Figures have intervals.""",
+        reads="clips/, the learned simulator and adapter/ in the run folder, or the clips of the run that data= names",
+        makes="evaluation/: evaluation.json, evaluation.html, strips/ and masks/ to look at",
+        examples=(
+            "robosim evaluate run=runs/suite-tiny-s0",
+            "robosim evaluate run=runs/suite-tiny-s0 tasks=[reach] clips=24 out=runs/reach-figures",
+            "robosim evaluate run=runs/suite-tiny-s0 data=runs/more temperature=0",
+        ),
+        next="open evaluation.html in a browser; robosim play drives the same simulator",
+        run="robosim.evaluation.evaluate:evaluate_command",
+    ),
+    Command(
         name="report",
         summary="report, recording and summary of a run",
         purpose="""Turns the figures and rollouts of a finished run into one HTML page, a rerun recording with
@@ -201,7 +220,7 @@ COMMANDS = (
         reads="a robosim dataset with joint positions at 10 Hz",
         makes="replay.json and replay.rrd in the folder out",
         examples=(
-            "robosim replay dataset=runs/both-nano-s0/dataset",
+            "robosim replay dataset=runs/both-tiny-s0/dataset",
             "robosim replay dataset=runs/push/dataset robot=panda episodes=10 out=runs/trust",
         ),
         next="uv run rerun <out>/replay.rrd",
@@ -246,7 +265,7 @@ COMMANDS = (
         makes="nothing but what it prints, unless out= names a file",
         examples=(
             "robosim bench data",
-            "robosim bench data path=runs/both-nano-s0 out=data.json",
+            "robosim bench data path=runs/both-tiny-s0 out=data.json",
         ),
         next="robosim train, which reads clips this way",
         run="robosim.bench.data:bench_data",
@@ -278,8 +297,8 @@ COMMANDS = (
             shipped simulator, the latter by its name; without run= the first that is shipped""",
         makes="nothing until you record: then play-000/dataset (a LeRobotDataset) and play-000/play.rrd below out",
         examples=(
-            "robosim play run=runs/both-nano-s0",
-            "robosim play run=runs/both-nano-s0 steps=2 rate=0 out=runs/played",
+            "robosim play run=runs/both-tiny-s0",
+            "robosim play run=runs/both-tiny-s0 steps=2 rate=0 out=runs/played",
         ),
         next="uv run rerun <out>/play-000/play.rrd",
         run="robosim.viewer.play.command:play_command",

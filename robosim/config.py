@@ -27,7 +27,7 @@ FILE_CHOICES = {"robot": ".xml", "task_file": ".py"}
 """Keys that may name a file of the user's, with its ending: of the group of that name where there is one, its value
 being a name otherwise."""
 
-NO_GROUP = {("train", "data")}
+NO_GROUP = {("train", "data"), ("evaluate", "data")}
 """Keys of a command that have the name of a group and another meaning."""
 
 

@@ -199,8 +199,9 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
             check_draft(tokenizer, latent_action)
         except ValueError as error:
             raise shared_failure(ConfigError(str(error))) from error
-        alone(lambda: add_drafts(store, tokenizer, latent_action, run, device))
-        columns = (*columns, "draft")
+        if config.train.steps:  # only training reads them, and they take long
+            alone(lambda: add_drafts(store, tokenizer, latent_action, run, device))
+            columns = (*columns, "draft")
     torch.manual_seed(seed)
     model = make_dynamics(config.model, tokenizer, latent_action)
     started = start_from(model, config.init, "dynamics", config.train.steps)
