@@ -34,12 +34,23 @@ DYNAMICS_LINES = (
 )
 
 
+def origin(dynamics: dict[str, Any], video: dict[str, Any]) -> str:
+    """What the simulator learned from: this video, the weights of another, or both."""
+    seen = f"{video['episodes']} episodes of video ({video['frames']:,} frames)"
+    start = dynamics.get("init")
+    if start is None:
+        return f"A simulator learned from {seen}"
+    if dynamics["train"]:
+        return f"The simulator {start}, trained on with {seen}"
+    return f"The simulator {start} as it is, on {seen}"
+
+
 def head(summary: dict[str, Any]) -> str:
     """What was made, and whether to trust it."""
     video, total = summary["video"], summary["wall_seconds"]["total"]
     made = (
-        f"A simulator learned from {video['episodes']} episodes of video ({video['frames']:,} frames), driven by "
-        f"joint commands after {summary['adapter']['labels']} labelled transitions, in {clock(total)}."
+        f"{origin(summary['dynamics'], video)}, driven by joint commands after {summary['adapter']['labels']} labelled "
+        f"transitions, in {clock(total)}."
     )
     verdict = " ".join(headline(summary))
     facts = [

@@ -10,6 +10,7 @@ from robosim.errors import CheckpointError
 from robosim.evaluation.charts import ticks
 from robosim.evaluation.pictures import error_frames, strip
 from robosim.evaluation.report import write_report
+from robosim.evaluation.sections import origin
 from robosim.evaluation.summary import STAGES, build_summary, missing_fields, write_summary
 from robosim.evaluation.verdict import checks, headline
 
@@ -153,3 +154,15 @@ def test_ticks_are_round_and_cover_the_range(low, high):
     assert marks[0] <= low and marks[-1] >= high and 2 <= len(marks) <= 9
     steps = np.diff(marks)
     assert np.allclose(steps, steps[0])
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "words"),
+    [
+        ({"train": {"loss": 1.0}}, "A simulator learned from 3 episodes of video (1,200 frames)"),
+        ({"train": {"loss": 1.0}, "init": "tiny"}, "The simulator tiny, trained on with 3 episodes"),
+        ({"train": {}, "init": "tiny"}, "The simulator tiny as it is, on 3 episodes"),
+    ],
+)
+def test_the_report_says_what_the_simulator_learned_from(dynamics, words):
+    assert origin(dynamics, {"episodes": 3, "frames": 1200}).startswith(words)
