@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from robosim import shipped
+
 # No test may need the network: lerobot and huggingface_hub read these when they are imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -107,3 +109,14 @@ def demo_run(tmp_path_factory, run_offline) -> Path:
 def tiny_overrides() -> tuple[str, ...]:
     """The overrides of `demo_run`."""
     return TINY
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of shipped simulators in the package's place; the current folder is empty too."""
+    folder, here = tmp_path / "shelf", tmp_path / "here"
+    folder.mkdir()
+    here.mkdir()
+    monkeypatch.setattr(shipped, "SHIPPED", folder)
+    monkeypatch.chdir(here)
+    return folder

@@ -23,17 +23,6 @@ QUICK = ["device=cpu", "data=few"]
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of shipped simulators in the package's place; the current folder is empty too."""
-    folder, here = tmp_path / "shelf", tmp_path / "here"
-    folder.mkdir()
-    here.mkdir()
-    monkeypatch.setattr(shipped, "SHIPPED", folder)
-    monkeypatch.chdir(here)
-    return folder
-
-
-@pytest.fixture
 def tiny(shelf: Path) -> Path:
     """A shipped `tiny`: descriptions as the preset has them, a card, and bytes for weights."""
     tree = compose_tree("train", ["model=tiny"])
