@@ -31,7 +31,7 @@ class DynamicsConfig:
     draft: bool = True
     """Draft-and-correct; false is the paper's plain MaskGIT."""
     draft_prior: bool = False
-    """Logits start from the draft, the likelier a code the nearer it lies (see `draft_prior.py`)."""
+    """With `draft`: logits start from it, the likelier a code the nearer it lies (see `draft_prior.py`)."""
     injection: Literal["add", "prepend", "modulate"] = "add"
     """How the latent action enters its frame. add: added to every token's vector (Genie); prepend: as one more
     location of the frame; modulate: scales and shifts what every norm gives out."""
@@ -46,9 +46,9 @@ class DynamicsConfig:
     """Up to this share of a frame's visible tokens is replaced, as errors at play would: by the draft's where there
     is one in FSQ digits, else by any."""
 
-    def __post_init__(self) -> None:
-        if self.draft_prior and not self.draft:
-            raise ValueError("draft_prior=true needs a draft: set draft=true too")
+    @property
+    def has_prior(self) -> bool:
+        return self.draft and self.draft_prior
 
 
 MASK_RATES = {
@@ -103,7 +103,7 @@ class Dynamics(nn.Module):
         locations = num_tokens + (config.injection == "prepend")
         self.body = STTransformer(config.transformer, locations, modulated=config.injection == "modulate")
         self.head = nn.Linear(dim, self.digits.num_codes if config.prediction == "codes" else sum(levels))
-        if config.draft_prior:
+        if config.has_prior:
             self.draft_prior = DraftPrior(codes_VC, dim)
             for parameter in self.head.parameters():  # the draft alone, to begin with
                 nn.init.zeros_(parameter)
@@ -145,7 +145,7 @@ class Dynamics(nn.Module):
         out = self.head(x).float()
         levels = self.digits.levels if self.config.prediction == "digits" else (self.digits.num_codes,)
         logits = list(out.split(levels, -1))
-        if not self.config.draft_prior:
+        if not self.config.has_prior:
             return logits
         assert draft is not None
         return [a + b for a, b in zip(logits, self.draft_prior(x, draft, levels), strict=True)]

@@ -53,5 +53,7 @@ def test_what_is_learned_can_outvote_the_draft_and_the_codes_are_no_weight():
 
 
 def test_without_a_draft_there_is_no_prior():
-    with pytest.raises(ValueError, match="draft=true"):
-        DynamicsConfig(draft=False, draft_prior=True)
+    config = DynamicsConfig(STConfig(dim=16, heads=2, layers=1, window=2), draft=False, draft_prior=True)
+    model = Dynamics(config, LEVELS, 12, 2, CODES)
+    assert not any("draft" in name for name in model.state_dict())
+    assert model.logits(torch.randn(3, 16), None)[0].shape == (3, 12)
