@@ -31,8 +31,8 @@ READ_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class FitConfig:
-    rank: int = 3
-    """Principal coordinates of motion and posture: a tool led through inverse kinematics has its three."""
+    rank: int = 5
+    """Principal coordinates of motion and posture: the three of a tool led through inverse kinematics, its turn, the gripper."""
     colours: int = 32
     """Of the codebook in which the probe finds things."""
 

@@ -52,7 +52,7 @@ def make_card(
         "data": data_recipe(run, clips, manifests["collect"]),
         "training": {stage: training_of(manifests[stage]) for stage in SHOWN},
         "held_out": {stage: figures_of(manifests[stage]) for stage in SHOWN},
-        "evaluation": nameless(read_json(evaluation)) if evaluation.is_file() else None,
+        "evaluation": brief(nameless(read_json(evaluation))) if evaluation.is_file() else None,
         "check": dict(check),
         "hardware": {
             "trained_on": {stage: figure(manifests[stage], "trained_on") for stage in SHOWN},
@@ -152,6 +152,18 @@ def figures_of(manifest: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if manifest is None:
         return None
     return {name: value for name, value in manifest["figures"].items() if name not in NOT_FIGURES}
+
+
+def brief(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of an evaluation: all tasks together, in four digits; the whole is too heavy."""
+    return {key: rounded(value) for key, value in evaluation.items() if key != "tasks"}
+
+
+def rounded(value: Any) -> Any:
+    """The same with every number in four significant digits."""
+    if isinstance(value, Mapping):
+        return {key: rounded(part) for key, part in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def figure(manifest: Mapping[str, Any] | None, name: str) -> Any:

@@ -231,13 +231,20 @@ def test_what_the_run_does_not_say_is_null(shipped, run, tmp_path):
     assert all(value is None for value in bare["held_out"].values())
 
 
-def test_an_evaluation_is_copied_whole(trained, tmp_path):
+def test_a_card_has_the_evaluation_of_all_tasks_together(trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     (run / "evaluation").mkdir()
-    measured = {"command": "robosim evaluate", "psnr": {"1": [20.0, 19.0, 21.0]}, "data": str(run)}
+    figures = {"psnr": {"1": {"value": 19.98765, "low": None, "episodes": 12345}}}
+    measured = {
+        "command": "robosim evaluate",
+        "data": str(run),
+        "pooled": figures,
+        "tasks": {"reach": figures},
+    }
     (run / "evaluation/evaluation.json").write_text(json.dumps(measured))
     card = ship(run, tmp_path / "toy", ShipConfig(run=str(run)))
-    assert card["evaluation"] == measured | {"data": "run"}
+    shown = {"psnr": {"1": {"value": 19.99, "low": None, "episodes": 12345}}}
+    assert card["evaluation"] == {"command": "robosim evaluate", "data": "run", "pooled": shown}
 
 
 def test_starts_are_counted_by_task(trained, tmp_path):
