@@ -32,7 +32,8 @@ READ_AT_ONCE = 256
 @dataclass(frozen=True)
 class FitConfig:
     rank: int = 5
-    """Principal coordinates of motion and posture: the three of a tool led through inverse kinematics, its turn, the gripper."""
+    """Principal coordinates of motion and posture: three for a tool led through inverse kinematics, its turn, the
+    gripper."""
     colours: int = 32
     """Of the codebook in which the probe finds things."""
 
