@@ -144,7 +144,7 @@ COMMANDS = (
             "robosim train stage=latent_action",
             "robosim train stage=dynamics out=runs/push device=cuda",
             "robosim train stage=tokenizer data=[bridge,suite] weights=[1,2] out=runs/mixed",
-            "robosim train stage=dynamics init=runs/suite-tiny-s0 out=runs/mine",
+            "robosim train stage=dynamics model=tiny init=runs/suite-tiny-s0 out=runs/mine",
         ),
         next="the following stage; after dynamics: robosim adapt",
         run="robosim.pipeline:stage_command",

@@ -25,6 +25,7 @@ from robosim.training.distributed import processes
 from robosim.training.loop import TrainConfig, train
 from robosim.world_model.dynamics import Dynamics, DynamicsConfig
 from robosim.world_model.latent_action import LatentActionConfig, LatentActionModel
+from robosim.world_model.quantise import FSQ
 from robosim.world_model.st_transformer import STConfig
 from robosim.world_model.tokenizer import Tokenizer, TokenizerConfig
 
@@ -34,7 +35,13 @@ SMALL = STConfig(dim=16, heads=2, layers=2, window=3)
 
 
 def dynamics(**options) -> nn.Module:
-    return Dynamics(DynamicsConfig(SMALL, **options), LEVELS, TOKENS, latent_dim=3, code_dim=2)
+    return Dynamics(
+        DynamicsConfig(SMALL, **options),
+        LEVELS,
+        TOKENS,
+        latent_dim=3,
+        codes_VC=FSQ(LEVELS).codes(torch.arange(12)),
+    )
 
 
 def latent_action(**options) -> nn.Module:
