@@ -298,7 +298,7 @@ COMMANDS = (
         makes="nothing until you record: then play-000/dataset (a LeRobotDataset) and play-000/play.rrd below out",
         examples=(
             "robosim play run=runs/both-tiny-s0",
-            "robosim play run=runs/both-tiny-s0 steps=2 rate=0 out=runs/played",
+            "robosim play run=runs/both-tiny-s0 rate=0 out=runs/played",
         ),
         next="uv run rerun <out>/play-000/play.rrd",
         run="robosim.viewer.play.command:play_command",

@@ -57,7 +57,7 @@ def choose_start(model: str | None, from_scratch: bool, video: Mapping[str, Any]
     strange = [str(task) for task in listed(video["tasks"]) if task not in known]
     if strange:
         lines.append(
-            f"its weights haven't seen {', '.join(strange)}; dynamics.train.steps=100 trains them on this video too, at about 10 s a step"
+            f"its weights haven't seen {', '.join(strange)}; dynamics.train.steps=100 trains them on this video too"
         )
     return Start(name, shipped_folder(name), tuple(lines))
 
