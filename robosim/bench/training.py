@@ -232,15 +232,27 @@ def dynamics_flops(model: Dynamics, batch: int, time: int, masked: int) -> int:
     2 · 4D² for the attention within the frame, as much for that over time where the block has one, and 2 · 2fD² for
     the feed-forward of ratio f. Attention itself is queries × keys and weights × values, 2 · 2ND a token within a
     frame of N locations, 2 · 2TD over a clip of T frames (all of them, also where the band hides some). The latent
-    action costs 2AD a frame, each modulated norm 2 · 2D² a frame, and the head 2DV a *masked* token.
+    action costs 2AD a frame, each modulated norm 2 · 2D² a frame, and the head 2DV a *masked* token; there the
+    draft's prior takes 2 · 2CD for its widths and 2 · 2CV for its distances to all codes.
     """
     dim = model.config.transformer.dim
     frames = batch * time
     body = frames * transformer_flops(model.body, time)
     features = model.draft_features * model.num_tokens if model.config.draft else 0
-    return (
-        body + 2 * frames * dim * (features + model.latent_dim) + 2 * masked * dim * model.head.out_features
-    )
+    inputs = 2 * frames * dim * (features + model.latent_dim)
+    return body + inputs + masked * (2 * dim * model.head.out_features + prior_flops(model))
+
+
+def prior_flops(model: Dynamics) -> int:
+    """What the draft's prior costs a masked token, see `dynamics_flops`."""
+    if not model.config.has_prior:
+        return 0
+    widths = model.draft_prior.sharpness
+    products = 2 * widths.in_features * widths.out_features
+    if model.config.prediction == "digits":
+        return products
+    # Both drafts' pull, and what holds a code back: each C numbers with every code.
+    return products + 2 * model.draft_features * model.digits.num_codes
 
 
 def transformer_flops(transformer: STTransformer, time: int) -> int:

@@ -275,7 +275,10 @@ def read_description(folder: Path) -> Description:
 
 def make_dynamics(config: DynamicsConfig, tokenizer: Tokenizer, latent_action: LatentActionModel) -> Dynamics:
     """A new dynamics that fits the other two models."""
-    codes_VC = tokenizer.codes(torch.arange(tokenizer.num_codes))
+    device = tokenizer.background.device
+    codes_VC = tokenizer.codes(torch.arange(tokenizer.num_codes, device=device))
+    if device.type == "meta":  # a tokenizer that only has sizes
+        codes_VC = torch.zeros(codes_VC.shape)
     return Dynamics(config, tokenizer.digit_levels, tokenizer.num_tokens, latent_action.config.dim, codes_VC)
 
 

@@ -30,6 +30,8 @@ NANO = ["model=nano", "steps=1", "repeats=1", "device=cpu", "threads=1", "batch=
     [
         (),
         ("dynamics.model.draft=false", "dynamics.model.prediction=digits"),
+        ("dynamics.model.prediction=digits",),
+        ("dynamics.model.draft_prior=false",),
         ("dynamics.model.injection=prepend", "dynamics.model.transformer.feedforward=2"),
         ("dynamics.model.injection=modulate", "dynamics.model.transformer.temporal_every=1"),
     ],
