@@ -30,7 +30,7 @@ class Server:
     """`robosim play` in a process of its own, on a free port."""
 
     def __init__(self, run: Path, out: Path) -> None:
-        options = [f"run={run}", f"out={out}", "port=0", "browser=false", "rate=0", "device=cpu"]
+        options = [f"run={run}", f"out={out}", "port=0", "browser=false", "rate=10", "device=cpu"]
         self.out = out
         self.process = subprocess.Popen(
             [sys.executable, "-m", "robosim.cli", "play", *options],

@@ -101,6 +101,17 @@ def test_a_tap_is_one_step():
     assert [view.view.step for view in shown] == [0, 1]
 
 
+def test_a_key_that_is_held_for_less_than_a_period_is_one_step_after_a_rest():
+    async def hands(driver: Driver, arm: Arm) -> None:
+        driver.hold(3)
+        await asyncio.sleep(0.1)  # the step takes no time, and the key goes up before the next is due
+        driver.release()
+        await asyncio.sleep(0.6)
+
+    arm, _, _ = drive(hands, period=0.4)
+    assert arm.calls == ["press 3"]
+
+
 def test_held_keys_never_pile_up():
     async def hands(driver: Driver, arm: Arm) -> None:
         arm.gate.clear()

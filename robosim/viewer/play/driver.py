@@ -140,6 +140,8 @@ class Driver:
             if work is None:
                 self._wake.clear()
                 await self._wake.wait()
+                # A rest is no time to take back: a key that is tapped after it would give two steps at once.
+                due = time.perf_counter()
                 continue
             driven = work is not action
             await self._carry_out(work, driven)
