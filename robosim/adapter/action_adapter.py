@@ -55,7 +55,7 @@ class ActionAdapterConfig:
     latent_bound: float = 1.5
     """Latent actions lie in [−bound, bound]; they are tanh-squashed motions."""
     rank: int = 3
-    """Principal coordinates of motion and posture: a tool led through inverse kinematics has its three."""
+    """Principal coordinates of motion and posture; see `FitConfig.rank`."""
     commands: Literal["targets", "motions"] = "targets"
     """Absolute targets, or motions that are over after the period."""
     state_size: int | None = None

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SHARPNESS = 4.0
-"""w in the beginning: a width of a third of a code's range on either side."""
+"""w in the beginning: a standard deviation of 0.35, where codes lie in [−1, 1]."""
 
 
 class DraftPrior(nn.Module):
