@@ -4,8 +4,26 @@ import pytest
 import torch
 
 from robosim.training.chains import GrowingChains
-from robosim.training.stages import LatentActionTraining
+from robosim.training.loop import TrainConfig
+from robosim.training.stages import LatentActionTraining, train_latent_action
 from robosim.world_model.latent_action import LatentActionConfig
+from tests.training.test_no_action_leak import make_run
+
+
+def test_the_stage_trains_on_growing_chains(tmp_path, monkeypatch):
+    run, seen = tmp_path / "run", []
+    make_run(run)
+    monkeypatch.setattr(
+        "robosim.training.stages.train",
+        lambda model, batches, *rest: seen.append(batches(0, slice(None))) or {},
+    )
+    model = LatentActionConfig(channels=8, blocks=1, chain=True)
+    for start in (None, 0.5):
+        config = LatentActionTraining(model, TrainConfig(steps=4, batch=3), clip_length=4, chain_start=start)
+        train_latent_action(config, run, 0, "cpu")
+    assert "restart" not in seen[0]
+    assert torch.equal(seen[1]["restart"], torch.ones(3))
+    assert torch.equal(seen[0]["frames"], seen[1]["frames"])
 
 
 def batches(step: int, rows: slice) -> dict[str, torch.Tensor]:
