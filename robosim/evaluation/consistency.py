@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robosim.adapter import KeypointProbe
-from robosim.evaluation.drift import read_places
+from robosim.evaluation.drift import Probes, read_places
 from robosim.evaluation.drives import drive_by_latents
 from robosim.evaluation.measures import Measure, ratio
-from robosim.evaluation.stretches import Stretches
+from robosim.evaluation.stretches import Stretches, spread
 from robosim.progress import Bar
 from robosim.world_model.world import WorldModel
 
@@ -49,14 +48,9 @@ def choose_sequences(tool: np.ndarray, stretches: Stretches) -> list[tuple[int, 
     return [places[i] for places in able.values() for i in spread(len(places), SEQUENCES)]
 
 
-def spread(count: int, most: int) -> list[int]:
-    """Up to `most` of `count` indices, evenly."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
-
-
 def consistency_measures(
     world: WorldModel,
-    probe: KeypointProbe,
+    probes: Probes,
     stretches: Stretches,
     latents_NTA: Tensor,
     decoded: Tensor,
@@ -76,8 +70,9 @@ def consistency_measures(
     frames = stretches.frames[starts, : now + 1].repeat(len(sequences), 1, 1, 1, 1)
     seeds = seed + np.arange(len(frames))
     shown = drive_by_latents(world, frames, latents.repeat_interleave(len(starts), 0), seeds, bar)
-    before = read_places(probe, decoded[starts][:, None]).tool[:, 0]
-    after = read_places(probe, shown[:, -1:]).tool[:, 0]
+    task_U = stretches.task[starts]
+    before = read_places(probes, decoded[starts][:, None], task_U).tool[:, 0]
+    after = read_places(probes, shown[:, -1:], np.tile(task_U, len(sequences))).tool[:, 0]
     moved_QU3 = after.reshape(len(sequences), len(starts), 3) - before
     row_Q = np.array([row for row, _ in sequences])
     return cosine_measures(moved_QU3, row_Q[:, None] != starts, row_Q, len(stretches))

@@ -24,6 +24,9 @@ USABLE_DRIFT = 0.03
 READ = 128
 """Frames that are read at once."""
 
+Probes = Mapping[str, KeypointProbe]
+"""By task."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -34,11 +37,16 @@ class Places:
 
 
 @torch.no_grad()
-def read_places(probe: KeypointProbe, frames: Tensor) -> Places:
-    """Read a video uint8 [N,F+1,H,W,3]."""
-    readings = [probe.read(part.contiguous()) for part in frames.flatten(0, 1).split(READ)]
-    places = (torch.cat([getattr(r, name) for r in readings]).cpu() for name in ("tool", "object"))
-    return Places(*(place.unflatten(0, frames.shape[:2]).numpy() for place in places))
+def read_places(probes: Probes, frames: Tensor, task_N: np.ndarray) -> Places:
+    """Read a video uint8 [N,F+1,H,W,3], each row by the probe of its task."""
+    places = Places(*np.zeros((2, *frames.shape[:2], 3), np.float32))
+    for task in np.unique(task_N):
+        rows = np.flatnonzero(task_N == task)
+        readings = [probes[task].read(part.contiguous()) for part in frames[rows].flatten(0, 1).split(READ)]
+        for name in ("tool", "object"):
+            place = torch.cat([getattr(reading, name) for reading in readings]).cpu()
+            getattr(places, name)[rows] = place.unflatten(0, (len(rows), -1)).numpy()
+    return places
 
 
 def drift_measures(

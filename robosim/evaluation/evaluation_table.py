@@ -13,6 +13,7 @@ PRINTED = (
     "moving_psnr_gain_db",
     "moving_ssim",
     "lpips",
+    "foreground_area_ratio",
     "tool_drift_m",
     "object_drift_m",
     "object_iou",

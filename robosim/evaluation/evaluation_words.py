@@ -118,6 +118,16 @@ METRICS = (
         True,
     ),
     Metric(
+        "foreground_area_ratio",
+        "Arm and things, area",
+        "shown / true",
+        "Pixels that differ by more than 0.12 from the training video's background, shown / true, of all stretches "
+        "together: 1 keeps the arm, towards 0 it fades away.",
+        1,
+        2,
+        True,
+    ),
+    Metric(
         "object_iou",
         "Object mask, overlap",
         "IoU",

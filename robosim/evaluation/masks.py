@@ -1,4 +1,5 @@
-"""Whether the object keeps its place, shape and size: overlap and area of its pixels, shown against true."""
+"""Whether the object keeps its place, shape and size, and whether the arm fades: overlap and area of their pixels, shown
+against true."""
 
 from __future__ import annotations
 
@@ -13,6 +14,10 @@ from robosim.evaluation.fidelity import Curve
 from robosim.evaluation.measures import Measure, ratio
 from robosim.evaluation.object_colours import ObjectColours, find_object_colours
 from robosim.evaluation.stretches import Stretches
+from robosim.world_model.metrics import unit
+
+UNLIKE = 0.12
+"""By how much a pixel of the foreground differs from the background, in some channel."""
 
 EVERY = 3
 """Frames of a stretch between two from which colours are learned."""
@@ -74,6 +79,30 @@ def mask_measures(
             ):
                 measures[name][curve][str(horizon)] = Measure.of(ratio, *parts)
     return measures
+
+
+def foreground_measures(
+    background_HW3: Tensor, curves: Mapping[str, Curve], stretches: Stretches, horizons: Sequence[int]
+) -> dict[str, Any]:
+    """`foreground_area_ratio` by curve and horizon: pixels unlike the background float32 [H,W,3], shown / true.
+
+    A rollout that loses the arm paints the table in its place, and its pictures may still be the nearest to the true
+    ones: PSNR doesn't tell.
+    """
+
+    def area_N(frames: Tensor) -> np.ndarray:
+        unlike_NHW = (unit(frames) - background_HW3.to(frames.device)).abs().amax(-1) > UNLIKE
+        return unlike_NHW.sum((1, 2)).double().numpy()
+
+    measures: dict[str, Any] = {curve: {} for curve in curves}
+    for horizon in horizons:
+        there = stretches.reaches(horizon)
+        for curve, show in curves.items():
+            shown, areas = show(horizon) if there.any() else None, np.full((2, len(stretches)), np.nan)
+            if shown is not None:
+                areas[:, there] = np.stack([area_N(shown), area_N(stretches.at(horizon))])[:, there]
+            measures[curve][str(horizon)] = Measure.of(ratio, *areas)
+    return {"foreground_area_ratio": measures}
 
 
 def object_masks(

@@ -24,11 +24,19 @@ from robosim.evaluation.consistency import (
     consistency_measures,
 )
 from robosim.evaluation.control import control_measures
-from robosim.evaluation.drift import Places, drift_measures, read_places, true_places, usable_horizon
+from robosim.evaluation.drift import (
+    Places,
+    Probes,
+    drift_measures,
+    read_places,
+    true_places,
+    usable_horizon,
+)
 from robosim.evaluation.drives import drive_by_commands, drive_by_latents, infer, reconstruct
 from robosim.evaluation.fidelity import Curve, perceptual_distance, picture_measures, shown_by
 from robosim.evaluation.floors import make_library
-from robosim.evaluation.masks import colours_by_task, mask_measures
+from robosim.evaluation.instrument import fit_probes
+from robosim.evaluation.masks import colours_by_task, foreground_measures, mask_measures
 from robosim.evaluation.object_colours import ObjectColours
 from robosim.evaluation.stretches import Stretches
 from robosim.progress import progress
@@ -65,16 +73,16 @@ def measure(
     """Everything, at all `horizons`. `spec` is the data's; `run` is where the simulator was loaded from."""
     world, missing = simulator.world, []
     latents, reconstructed = infer(world, stretches), reconstruct(world, stretches)
-    probe = usable_probe(simulator, missing)
-    measured = roll_out(simulator, stretches, latents, reconstructed, probe, seed, missing)
+    probes = usable_probes(simulator, stretches, seed, device, missing)
+    measured = roll_out(simulator, stretches, latents, reconstructed, probes, seed, missing)
     curves = curves_of(simulator, run, stretches, latents, reconstructed, measured.videos, device, missing)
     perceptual, why = perceptual_distance(device)
     missing += [why] if why else []
     with progress("pictures compared", len(curves) * len(horizons), "horizon") as bar:
         measured.measures |= picture_measures(curves, stretches, horizons, perceptual, bar)
     shows_object = stretches.has_object(spec)
-    if probe is not None:
-        read = read_all(probe, stretches, measured.videos)
+    if probes:
+        read = read_all(probes, stretches, measured.videos)
         measured.measures |= drift_measures(read, stretches, horizons, shows_object)
         where = reference(read, stretches)
         measured.measures["usable_horizon"] = {
@@ -82,9 +90,11 @@ def measure(
             for name in DRIVES
             if name in read
         }
+    compared = {name: show for name, show in curves.items() if name != "repeat_last_raw"}
+    background = world.tokenizer.background.cpu()
+    measured.measures |= foreground_measures(background, compared, stretches, horizons)
     measured.colours = colours_by_task(stretches, shows_object, missing)
     if measured.colours:
-        compared = {name: show for name, show in curves.items() if name != "repeat_last_raw"}
         measured.measures |= mask_measures(measured.colours, compared, stretches, horizons)
     elif not shows_object.any():
         missing.append("object masks are left out: no task that is evaluated has an object")
@@ -96,14 +106,14 @@ def roll_out(
     stretches: Stretches,
     latents: Tensor,
     reconstructed: Tensor,
-    probe: KeypointProbe | None,
+    probes: Probes,
     seed: int,
     missing: list[str],
 ) -> Measured:
     """The rollouts, and what needs rollouts of its own: control and consistency."""
     world, now = simulator.world, stretches.context - 1
     commanded = can_be_commanded(simulator, stretches, missing)
-    sequences = [] if probe is None else sequences_of(probe, stretches, missing)
+    sequences = sequences_of(probes, stretches, missing) if probes else []
     count = len(stretches)
     total = count * (3 if commanded else 2) + len(sequences) * min(STARTS, count)
     with progress("rollouts", total, "rollout") as bar:
@@ -115,9 +125,9 @@ def roll_out(
             videos["command"] = drive_by_commands(world, simulator.spec, bundle, stretches, seed, bar)
         videos["ceiling"] = reconstructed[:, stretches.context :]
         measures = control_measures(world, stretches, latents, videos["latent"], seed, bar)
-        if probe is not None and sequences:
+        if sequences:
             parts = (stretches, latents, reconstructed[:, now], sequences)
-            measures["consistency"] = consistency_measures(world, probe, *parts, seed, bar)
+            measures["consistency"] = consistency_measures(world, probes, *parts, seed, bar)
     return Measured(videos, measures=measures, missing=missing)
 
 
@@ -160,22 +170,35 @@ def can_be_commanded(simulator: Simulator, stretches: Stretches, missing: list[s
     return True
 
 
-def usable_probe(simulator: Simulator, missing: list[str]) -> KeypointProbe | None:
-    """The probe, where there is one that reads places."""
+def usable_probes(
+    simulator: Simulator, stretches: Stretches, seed: int, device: str, missing: list[str]
+) -> dict[str, KeypointProbe]:
+    """A probe for every task, or none at all: those of `instrument.py`, the adapter's for tasks without one."""
+    found: dict[str, KeypointProbe] = {}
+    if (store := simulator.clips) is not None:
+        with progress("probes fitted", len(stretches.tasks), "task") as bar:
+            found = fit_probes(store, simulator.world.tokenizer, stretches.tasks, seed, device, bar)
+    rest = [task for task in stretches.tasks if task not in found]
+    if not rest:
+        return found
     if simulator.bundle is None:
         missing.append("drift and consistency are left out: the probe that reads them is part of adapter/")
-        return None
+        return {}
     if not simulator.bundle.probe.config.points:
         missing.append("drift and consistency are left out: the adapter's labels have no positions to read")
-        return None
-    return simulator.bundle.probe
+        return {}
+    missing.append(
+        f"drift and consistency of {', '.join(rest)} are read by the adapter's own probe, which is less exact: there "
+        "are too few training episodes with states and positions for another"
+    )
+    return found | dict.fromkeys(rest, simulator.bundle.probe)
 
 
-def sequences_of(probe: KeypointProbe, stretches: Stretches, missing: list[str]) -> list[tuple[int, int]]:
+def sequences_of(probes: Probes, stretches: Stretches, missing: list[str]) -> list[tuple[int, int]]:
     """Sequences for `consistency_measures`, chosen by true positions, or by the probe where those aren't known."""
     tool = true_places(stretches, "tool")
     if not np.isfinite(tool).all():
-        tool = read_places(probe, stretches.frames[:, stretches.context - 1 :]).tool
+        tool = read_places(probes, stretches.frames[:, stretches.context - 1 :], stretches.task).tool
     sequences = choose_sequences(tool, stretches)
     if not sequences:
         missing.append(
@@ -192,10 +215,10 @@ def reference(read: Mapping[str, Places], stretches: Stretches) -> np.ndarray:
 
 
 @torch.no_grad()
-def read_all(probe: KeypointProbe, stretches: Stretches, videos: Mapping[str, Tensor]) -> dict[str, Places]:
+def read_all(probes: Probes, stretches: Stretches, videos: Mapping[str, Tensor]) -> dict[str, Places]:
     """What the probe reads off every video from the present on, the still picture and the true frames."""
     true = stretches.frames[:, stretches.context - 1 :]
-    read = {name: read_places(probe, torch.cat([true[:, :1], video], 1)) for name, video in videos.items()}
-    read["true"] = read_places(probe, true)
+    shown = {name: torch.cat([true[:, :1], video], 1) for name, video in videos.items()} | {"true": true}
+    read = {name: read_places(probes, video, stretches.task) for name, video in shown.items()}
     still = (np.repeat(place[:, :1], true.shape[1], 1) for place in (read["true"].tool, read["true"].object))
     return read | {"repeat_last_raw": Places(*still)}

@@ -81,7 +81,7 @@ def choose_places(
     """
     able = [episode for episode in episodes if store.episodes[episode].length > context]
     able.sort(key=lambda episode: (store.episodes[episode].length, episode))
-    chosen = np.unique(np.linspace(0, len(able) - 1, min(clips, len(able))).round().astype(int))
+    chosen = spread(len(able), clips)
     generator = np.random.default_rng(seed)
     places = []
     for episode in (able[i] for i in chosen):
@@ -90,6 +90,11 @@ def choose_places(
         length = min(wanted, frames)
         places.append((episode, int(generator.integers(frames - length + 1)), length))
     return places
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Up to `most` of `count` indices, evenly spread, the first and the last included."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
 
 
 def read_stretches(store: ClipStore, places: Sequence[tuple[int, int, int]], context: int) -> Stretches:

@@ -34,10 +34,11 @@ noticed at once, by torchrun."""
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Join the other processes of a `torchrun`, for as long as the block lasts.
+    """Join the other processes of a `torchrun`, for as long as the block lasts: the last thing that a process does.
 
-    An error that all have agreed on (see `robosim.ranks`) takes its exit code straight out of the process: while torch
-    tears a process down whose partner is gone, its threads now and then abort it. Any other error leaves as it comes.
+    Success, and an error that all have agreed on (see `robosim.ranks`), take their exit code straight out of the process:
+    gloo's threads outlive the group, and one that still holds a tensor aborts the interpreter that is shutting down
+    now and then (pytorch/pytorch#179291). Any other error leaves as it comes.
     """
     start()
     try:
@@ -49,6 +50,7 @@ def processes() -> Iterator[None]:
         atexit.register(leave, getattr(error, "exit_code", INTERRUPTED))
         raise
     dist.destroy_process_group()
+    atexit.register(leave, 0)
 
 
 def leave(code: int) -> None:

@@ -27,7 +27,7 @@ from robosim.world_model.world import Precision, WorldModel, seeded_generators
 Batch = dict[str, Tensor]
 
 LONGEST_CONTEXT = 4
-"""True frames that a rollout in training begins with, at most."""
+"""True frames that a rollout to the end of a clip begins with, at most."""
 
 
 @dataclass
@@ -36,10 +36,15 @@ class OwnRolloutsConfig:
     """Share of a batch's clips that the model rolls out itself; 0: none."""
     start: float = 0.5
     """Share of the steps after which that begins: a model that has learned little shows nothing to learn from."""
+    length: int | None = None
+    """Frames of such a rollout, after which the clip's true ones go on; None: to the end of the clip. After a long one
+    the true tokens can't be told any more from what the model sees, and it learns to paint a mean: the arm fades."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.share <= 1 and 0 <= self.start <= 1):
             raise ValueError(f"share and start lie between 0 and 1, got {self}")
+        if self.length is not None and self.length < 1:
+            raise ValueError(f"length must be at least 1, or null for the whole clip, got {self.length}")
 
 
 class OwnRollouts:
@@ -56,10 +61,12 @@ class OwnRollouts:
         latent_action: LatentActionModel,
         share: float,
         first_step: int,
+        length: int | None = None,
         precision: Precision = "float32",
     ) -> None:
         self.batches, self.dynamics = batches, dynamics
-        self.share, self.first_step, self.precision = share, first_step, precision
+        self.share, self.first_step, self.length = share, first_step, length
+        self.precision: Precision = precision
         self._parts = tokenizer, latent_action
         self._world: WorldModel | None = None
 
@@ -68,19 +75,26 @@ class OwnRollouts:
         batch["seen"] = batch["tokens"].to(torch.long, copy=True)
         own_B = sample_uniform(batch["noise_seed"], (1,), salt=7)[:, 0] < self.share
         if step >= self.first_step and own_B.any():
-            self._roll_out(batch, own_B.nonzero()[:, 0], 1 + step % LONGEST_CONTEXT)
+            self._roll_out(batch, own_B.nonzero()[:, 0], *self._span(step, batch["tokens"].shape[1]))
         return batch
 
+    def _span(self, step: int, frames: int) -> tuple[int, int]:
+        """The first frame of a clip of so many that the model makes itself, and the first after those."""
+        if self.length is None:
+            return 1 + step % LONGEST_CONTEXT, frames
+        first = 1 + step % max(1, frames - self.length)
+        return first, min(frames, first + self.length)
+
     @torch.no_grad()
-    def _roll_out(self, batch: Batch, own_B: Tensor, context: int) -> None:
-        """Replace `seen` and `draft` of these clips after the first `context` frames."""
+    def _roll_out(self, batch: Batch, own_B: Tensor, context: int, end: int) -> None:
+        """Replace `seen` and `draft` of these clips after the first `context` frames, up to frame `end`."""
         world = self._present()
         device = world.device
         tokens_BTN, latent_BTA = (batch[name][own_B].to(device) for name in ("tokens", "latent_action"))
         latent_BTA = latent_BTA.float()
         generators = seeded_generators(batch["noise_seed"][own_B].tolist())
         state = world.start_tokens(tokens_BTN[:, :context].long(), latent_BTA, generators)
-        for t in range(context, tokens_BTN.shape[1]):
+        for t in range(context, end):
             latent_BA = latent_BTA[:, t - 1]
             draft_BNF = world.draft(state, latent_BA)
             world.advance(state, latent_BA, draft_BNF)

@@ -80,6 +80,8 @@ class LatentActionTraining:
     """Frames a training clip: 2 are a pair, more show a model that sees the past its past."""
     chain_start: float | None = None
     """With `model.chain`: share of the steps before chains begin to grow; None: whole clips from the first step on."""
+    chain_end: float = 0.0
+    """With `chain_start`: share of a clip's frames that are predicted from true ones to the last step."""
     init: str | None = None
     """A run, a saved simulator or a shipped name whose weights the training starts from; None: random ones."""
 
@@ -90,6 +92,8 @@ class LatentActionTraining:
             raise ValueError(
                 f"chain_start must be at least 0 and below 1, with model.chain=true, got {self.chain_start}"
             )
+        if not 0 <= self.chain_end <= 1 or (self.chain_end and self.chain_start is None):
+            raise ValueError(f"chain_end must lie between 0 and 1, with chain_start, got {self.chain_end}")
 
 
 @dataclass
@@ -154,12 +158,13 @@ def train_latent_action(config: LatentActionTraining, run: Path, seed: int, devi
     started = start_from(model, config.init, "latent_action", config.train.steps)
     batches = ClipSampler(store, episodes, config.clip_length, config.train.batch, seed)
     if config.chain_start is not None:
-        batches = GrowingChains(batches, config.chain_start, config.train.steps)
+        batches = GrowingChains(batches, config.chain_start, config.chain_end, config.train.steps)
     identity = {
         "model": asdict(config.model),
         "clips": store.source,
         "clip": config.clip_length,
         "chain_start": config.chain_start,
+        "chain_end": config.chain_end,
         "seed": seed,
         **started,
     }
@@ -217,7 +222,7 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
             )
         first = round(own.start * config.train.steps)
         parts = model, tokenizer, latent_action
-        batches = OwnRollouts(batches, *parts, own.share, first, config.train.precision)
+        batches = OwnRollouts(batches, *parts, own.share, first, own.length, config.train.precision)
     sources = {name: store.column_provenance(name) for name in columns}
     identity = {
         "model": asdict(config.model),

@@ -84,7 +84,8 @@ def test_displacements_are_read_from_the_start_to_the_end_of_the_very_sequence(m
         shown = start[:, -1:, ..., 0].float() + latents.cumsum(1)[..., 0][:, :, None, None]
         return shown[..., None].expand(*shown.shape, 3)
 
-    def read(probe, frames):
+    def read(probes, frames, task_N):
+        assert len(task_N) == len(frames)
         place = frames[:, :, 0, 0, 0].float().numpy()[..., None] * X
         return Places(place, place)
 

@@ -81,13 +81,18 @@ def horizon(shown, true, stretches, most=32):
     return found["value"]
 
 
-def test_every_frame_is_read_in_its_place():
-    def read(frames):
-        assert len(frames) <= READ and frames.is_contiguous()
-        place = frames[:, 0, 0].float()
-        return SimpleNamespace(tool=place, object=-place)
+def test_every_frame_is_read_in_its_place_by_the_probe_of_its_task():
+    def reads(sign):
+        def read(frames):
+            assert len(frames) <= READ and frames.is_contiguous()
+            place = sign * frames[:, 0, 0].float()
+            return SimpleNamespace(tool=place, object=-place)
 
-    frames = noise(3, READ // 2, 4, 4)
-    found = read_places(SimpleNamespace(read=read), frames)
-    assert torch.equal(torch.from_numpy(found.tool), frames[:, :, 0, 0].float())
+        return SimpleNamespace(read=read)
+
+    frames = noise(5, READ // 2, 4, 4)
+    probes = {"reach": reads(1), "soft_push": reads(-1), "other": None}
+    found = read_places(probes, frames, np.array(["reach", "soft_push", "reach", "soft_push", "reach"]))
+    signs = torch.tensor([1, -1, 1, -1, 1])[:, None, None]
+    assert torch.equal(torch.from_numpy(found.tool), signs * frames[:, :, 0, 0].float())
     assert np.array_equal(found.object, -found.tool)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from robosim.evaluation.fidelity import shown_by
-from robosim.evaluation.masks import colours_by_task, mask_measures
+from robosim.evaluation.masks import colours_by_task, foreground_measures, mask_measures
 from robosim.evaluation.measures import summarise
 from robosim.evaluation.object_colours import ObjectColours, find_object_colours
 from tests.evaluation.by_hand import noise, stretches_of
@@ -50,6 +50,20 @@ def test_overlap_area_and_its_error_are_known():
         "nothing is known of the other task's object"
     )
     assert figures["object_iou"]["latent"]["2"] is None
+
+
+def test_an_arm_that_fades_is_seen_whatever_its_colour():
+    """Of two stretches one keeps its arm, elsewhere, and the other has lost half; the table's own noise never counts."""
+    true, shown = floor(2, 2), floor(2, 1)
+    paint(true[0, 1], 8, 8, 8, WHITE)
+    paint(true[1, 1], 20, 20, 8, BLUE)
+    paint(shown[0, 0], 16, 16, 8, GREEN)
+    shown[1, 0, :8, :4] = torch.tensor(RED, dtype=torch.uint8)
+    shown[1, 0, 20:] += 25  # less than what counts
+    curves, background = {"latent": shown_by(shown)}, floor()[None].float()[0] / 255
+    found = foreground_measures(background, curves, stretches_of(true), (1, 2))
+    figures = summarise(found, np.arange(2), 0)["foreground_area_ratio"]["latent"]
+    assert figures["1"]["value"] == pytest.approx((64 + 32) / 128) and figures["2"] is None
 
 
 def test_one_that_vanished_does_not_make_up_for_one_that_doubled():

@@ -1,5 +1,6 @@
 """Models that look at the whole batch (codebooks, batch norm, the liveliest pairs) give two processes one's losses."""
 
+import os
 import subprocess
 import sys
 
@@ -54,6 +55,9 @@ def work(rank: int, folder: str) -> None:
             with open(f"{folder}/{name}", "w") as file:
                 file.write("\n".join(map(repr, found)))
     dist.destroy_process_group()
+    os._exit(
+        0
+    )  # gloo's threads may abort an interpreter that shuts down (see `robosim.training.distributed`)
 
 
 @pytest.fixture(scope="module")
