@@ -1,4 +1,4 @@
-"""The probes that read places off frames when a simulator is measured: one a task, from more labels than its adapter had.
+"""The probes that read places off frames when a simulator is measured: one a task, of more labels than its adapter's.
 
 An adapter sees at most some 200 labels of a handful of episodes, and its probe misreads tools by two or three
 centimetres: about what the bars allow the simulator itself. Whoever measures may know more. So each task has a probe of
@@ -18,7 +18,7 @@ from robosim.adapter import KeypointProbe
 from robosim.adapter.keypoint_probe import KeypointProbeConfig
 from robosim.evaluation.stretches import spread
 from robosim.progress import Bar
-from robosim.training.adapt import decoded_frames, episode_rows, unlabelled_video
+from robosim.training.adapt import decoded_frames, episode_rows
 from robosim.world_model.tokenizer import Tokenizer
 
 EPISODES = 60
@@ -30,9 +30,6 @@ FRAMES = 5
 FEWEST = 8
 """Episodes below which the adapter's probe stays the better one."""
 
-VIDEO = 200
-"""Frames from which the codebook of colours is learned, recorded ones and as many decoded ones."""
-
 
 def fit_probes(
     store: ClipStore, tokenizer: Tokenizer, tasks: Sequence[str], seed: int, device: str, bar: Bar
@@ -42,7 +39,7 @@ def fit_probes(
     able = {task: episodes for task, episodes in able.items() if len(episodes) >= FEWEST}
     if not able:
         return {}
-    video, found = unlabelled_video(store, tokenizer, VIDEO, seed, device), {}
+    found = {}
     for task, episodes in able.items():
         chosen = [episodes[i] for i in spread(len(episodes), EPISODES)]
         rows = [episode_rows(store, episode) for episode in chosen]
@@ -51,11 +48,12 @@ def fit_probes(
         recorded = np.concatenate(
             [np.array(store.frames(e))[pick] for e, pick in zip(chosen, picks, strict=True)]
         )
-        frames = np.concatenate([recorded, decoded_frames(store, tokenizer, row_N, device)])
+        frames = torch.from_numpy(np.concatenate([recorded, decoded_frames(store, tokenizer, row_N, device)]))
         joints, points = (both(store.column(name)[row_N]) for name in ("state", "environment_state"))
         episode_N = torch.from_numpy(np.concatenate([np.full(len(p), e) for e, p in enumerate(picks)]))
         probe = KeypointProbe(KeypointProbeConfig(joints.shape[1]))
-        probe.fit(torch.from_numpy(frames), joints, points, episode_N.repeat(2), video, seed)
+        # Colours from these frames: in a mixture of tasks, one task's small object has no colour of its own.
+        probe.fit(frames, joints, points, episode_N.repeat(2), frames, seed)
         found[task] = probe
         bar.advance(1)
     return found

@@ -1,5 +1,5 @@
-"""Whether the object keeps its place, shape and size, and whether the arm fades: overlap and area of their pixels, shown
-against true."""
+"""Whether the object keeps its place, shape and size, and whether the arm fades: overlap and area of their pixels,
+shown against true."""
 
 from __future__ import annotations
 

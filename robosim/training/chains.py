@@ -1,8 +1,8 @@
 """Chains of predicted frames that grow while the latent action model learns (`chain_start=`).
 
 A model that can't yet move an arm by one frame learns little from its own ninth. So training begins with single pairs,
-and from some step on ever fewer frames are predicted from true ones: a curriculum, as scheduled sampling (Bengio et al.,
-arXiv 1506.03099). Where some are left in the end (`chain_end=`), a latent action has to say how the arm moves to the last: in
+and from some step on ever fewer frames are predicted from true ones: a curriculum, as scheduled sampling (Bengio et
+al., arXiv 1506.03099). Where some are left to the end (`chain_end=`), a latent action has to say how the arm moves: in
 chains alone it pays to say where the arm will be.
 """
 

@@ -36,9 +36,9 @@ noticed at once, by torchrun."""
 def processes() -> Iterator[None]:
     """Join the other processes of a `torchrun`, for as long as the block lasts: the last thing that a process does.
 
-    Success, and an error that all have agreed on (see `robosim.ranks`), take their exit code straight out of the process:
-    gloo's threads outlive the group, and one that still holds a tensor aborts the interpreter that is shutting down
-    now and then (pytorch/pytorch#179291). Any other error leaves as it comes.
+    Success, and an error that all have agreed on (see `robosim.ranks`), take their exit code straight out of the
+    process: gloo's threads outlive the group, and one that still holds a tensor aborts the interpreter that is shutting
+    down now and then (pytorch/pytorch#179291). Any other error leaves as it comes.
     """
     start()
     try:

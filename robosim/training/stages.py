@@ -27,11 +27,10 @@ from torch import Tensor, nn
 
 from robosim.checkpoint import atomic_write_json, prepare_folder, save_tensors
 from robosim.errors import ConfigError, DatasetError
-from robosim.ranks import alone, distributed, shared_failure, world_size
+from robosim.ranks import alone, shared_failure, world_size
 from robosim.training.chains import GrowingChains
 from robosim.training.columns import add_drafts, add_tokens, episode_rows, infer_store, provenance
 from robosim.training.loop import TrainConfig, train
-from robosim.training.own_rollouts import OwnRollouts, OwnRolloutsConfig
 from robosim.training.starting_weights import start_from
 from robosim.training.strips import save_strips
 from robosim.world_model.decoding import SamplingConfig
@@ -107,7 +106,6 @@ class DynamicsTraining:
     """Frames that held-out rollouts start from."""
     horizon: int = 16
     """Frames of a held-out rollout."""
-    own_rollouts: OwnRolloutsConfig = field(default_factory=OwnRolloutsConfig)
     init: str | None = None
     """A run, a saved simulator or a shipped name whose weights the training starts from; None: random ones."""
 
@@ -211,24 +209,11 @@ def train_dynamics(config: DynamicsTraining, run: Path, seed: int, device: str) 
     model = make_dynamics(config.model, tokenizer, latent_action)
     started = start_from(model, config.init, "dynamics", config.train.steps)
     batches = ClipSampler(store, episodes, config.clip_length, config.train.batch, seed, columns)
-    own = config.own_rollouts
-    if own.share:
-        if distributed():
-            raise shared_failure(
-                ConfigError(
-                    "own_rollouts.share above 0 needs the whole model in one process; train with one, or set "
-                    "dynamics.own_rollouts.share=0"
-                )
-            )
-        first = round(own.start * config.train.steps)
-        parts = model, tokenizer, latent_action
-        batches = OwnRollouts(batches, *parts, own.share, first, own.length, config.train.precision)
     sources = {name: store.column_provenance(name) for name in columns}
     identity = {
         "model": asdict(config.model),
         "columns": sources,
         "clip": config.clip_length,
-        "own_rollouts": asdict(own),
         "seed": seed,
         **started,
     }

@@ -186,15 +186,12 @@ class Dynamics(nn.Module):
         """Mean cross-entropy of the masked tokens, 0 where none is; `weight` in the metrics is their number.
 
         `tokens` int64 [B, T, N]; `latent_action` [B, T, A], row t describes frame t → t + 1; `draft` [B, T, N, F],
-        row t drafts frame t (only with `draft=True`); `noise_seed` int64 [B]. `seen` int64 [B, T, N], if there is one,
-        is what the model sees in place of the tokens, which stay the target.
+        row t drafts frame t (only with `draft=True`); `noise_seed` int64 [B].
         """
         tokens, noise_seed = batch["tokens"].long(), batch["noise_seed"]
         draft = batch["draft"].float() if self.config.draft else None
         mask = self.training_mask(noise_seed, tokens.shape[1])
-        seen = batch.get("seen", tokens).long()
-        if self.config.corruption > 0:
-            seen = self.corrupt(seen, draft, noise_seed)
+        seen = self.corrupt(tokens, draft, noise_seed) if self.config.corruption > 0 else tokens
         x, condition = self.embed(seen, mask, led_to(batch["latent_action"]), draft, has_past_like(tokens))
         hidden = self.of_tokens(self.body(x, condition))[mask]
         weight = mask.sum()

@@ -169,16 +169,12 @@ class WorldModel:
     def step(self, state: RolloutState, latent_BA: Tensor) -> Tensor:
         """Advance every row by one frame, in place; returns the new frames uint8 [B, H, W, 3]."""
         latent_BA = self.latent_action.snap(latent_BA.to(self.device, torch.float32))
-        self.advance(state, latent_BA, self.draft(state, latent_BA))
-        return to_uint8(state.frames)
-
-    @torch.no_grad()
-    def advance(self, state: RolloutState, latent_BA: Tensor, draft_BNF: Tensor | None) -> None:
-        """`step` where the draft is made already."""
+        draft_BNF = self.draft(state, latent_BA)
         past, expect = (self.dynamics, state.cache), self.tokenizer.expected_codes
         coded = refine_frame(*past, latent_BA, draft_BNF, state.generators, self.sampling, expect)
         commit_frame(*past, coded[0], latent_BA, draft_BNF)
         self.show(state, *coded)
+        return to_uint8(state.frames)
 
     @torch.no_grad()
     def take_known(

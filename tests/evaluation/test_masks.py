@@ -53,7 +53,7 @@ def test_overlap_area_and_its_error_are_known():
 
 
 def test_an_arm_that_fades_is_seen_whatever_its_colour():
-    """Of two stretches one keeps its arm, elsewhere, and the other has lost half; the table's own noise never counts."""
+    """Of two stretches one keeps its arm, elsewhere, and the other has lost half; the table's noise never counts."""
     true, shown = floor(2, 2), floor(2, 1)
     paint(true[0, 1], 8, 8, 8, WHITE)
     paint(true[1, 1], 20, 20, 8, BLUE)

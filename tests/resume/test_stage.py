@@ -94,13 +94,10 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_file(prepared: Path, straig
 
 
 def test_torchrun_makes_the_stage_as_one_process_does(prepared: Path):
-    whole = "dynamics.own_rollouts.share=0"  # they need the whole model in one process
     straight, run = copied(prepared, "one"), copied(prepared, "torchrun")
-    stage_command("train", [*overrides("dynamics", straight), whole])
+    stage_command("train", overrides("dynamics", straight))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command(*TORCHRUN, run=run), whole], env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(command(*TORCHRUN, run=run), env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("dynamics: the next frame's tokens") == done.stdout.count("made ") == 1
     one, two = (load_tensors(folder / "dynamics" / "model.safetensors") for folder in (straight, run))
