@@ -28,12 +28,18 @@ ForwardKinematics = Callable[[np.ndarray], np.ndarray]
 
 READ_AT_ONCE = 256
 
+RANKS = (3, 4, 5, 6, 8)
+"""Principal coordinates that are tried: three for a tool led through inverse kinematics, then its turn, the gripper,
+and what else the labels show."""
+
+CLOSE = 0.03
+"""Share of the latent actions' variance by which fewer coordinates may be worse: each one more is one more to learn."""
+
 
 @dataclass(frozen=True)
 class FitConfig:
-    rank: int = 5
-    """Principal coordinates of motion and posture: three for a tool led through inverse kinematics, its turn, the
-    gripper."""
+    rank: int | None = None
+    """Principal coordinates of motion and posture; None: the fewest that tell left-out latent actions about best."""
     colours: int = 32
     """Of the codebook in which the probe finds things."""
 
@@ -86,24 +92,27 @@ def fit_adapter(
 
 
 def fit_commands(
-    labels: LabelledEpisodes, spec: EnvSpec, latent_bound: float, rank: int
+    labels: LabelledEpisodes, spec: EnvSpec, latent_bound: float, rank: int | None = None
 ) -> tuple[ActionAdapter, dict[str, float]]:
     """The adapter, and its errors on left-out episodes.
 
-    How many principal coordinates it takes isn't known of an arm that people led by its joints, or of two: without
-    positions `rank` and more are tried, and the number is kept whose latent actions are told best on left-out episodes.
+    How many principal coordinates it takes depends on how the arm is led, and on how many labels there are. Without a
+    `rank`, `RANKS` and as many as there are joints are tried, and the fewest are kept that tell the latent actions of
+    left-out episodes about as well as any.
     """
     rows = labels.transitions()
     joints, state = rows.command_MJ.shape[1], rows.joints_MJ.shape[1]
     sizes = (joints, rows.latent_MA.shape[1], latent_bound)
     kind = "targets" if spec.action_kind == "joint_position" else "motions"
     tried = []
-    for coordinates in [rank] if labels.has_points else sorted({rank, 2 * rank, max(joints, state)}):
+    every = max(joints, state)
+    for coordinates in [rank] if rank else sorted({*(r for r in RANKS if r < every), every}):
         adapter = ActionAdapter(
             ActionAdapterConfig(*sizes, coordinates, kind, None if labels.states_are_joints else state)
         )
         tried.append((adapter, adapter.fit(rows, spec.robot)))
-    return max(tried, key=lambda pair: pair[1]["latent_r2"])
+    best = max(errors["latent_r2"] for _, errors in tried)
+    return next(pair for pair in tried if pair[1]["latent_r2"] >= best - CLOSE)
 
 
 @torch.no_grad()

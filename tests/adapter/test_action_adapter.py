@@ -9,6 +9,8 @@ import torch
 
 from robosim.adapter import ActionAdapter, ActionAdapterConfig, Transitions
 from robosim.adapter.action_adapter import STEP_MARGIN
+from robosim.adapter.fit import fit_commands
+from tests.adapter.conftest import BOUND
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +141,18 @@ def test_gradients_can_tune_it_further(adapter, held_out):
                 weight -= 1e-2 * slope
     assert loss.item() < before
     assert set(metrics) == {"latent_loss", "command_loss", "joints_loss"}
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({3: 0.4, 4: 0.41, 5: 0.70, 6: 0.72, 8: 0.725}, 5),
+        ({3: 0.4, 4: 0.41, 5: 0.60, 6: 0.72, 8: 0.76}, 8),
+        ({3: 0.9, 4: 0.9, 5: 0.9, 6: 0.9, 8: 0.9}, 3),
+    ],
+)
+def test_the_fewest_coordinates_that_tell_latent_actions_about_best(labels, spec, monkeypatch, told, kept):
+    monkeypatch.setattr(ActionAdapter, "fit", lambda self, *given: {"latent_r2": told[self.config.rank]})
+    adapter, errors = fit_commands(labels, spec, BOUND)
+    assert adapter.config.rank == kept and errors == {"latent_r2": told[kept]}
+    assert fit_commands(labels, spec, BOUND, rank=4)[0].config.rank == 4, "what is asked for isn't tried"
