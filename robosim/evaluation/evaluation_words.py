@@ -184,6 +184,11 @@ MEANINGS = (
         "nearest; what followed it is shown. It knows no more than memory.",
     ),
     (
+        "the probe",
+        "Reads tool and object off a frame. Each task has its own, fitted for this evaluation on five frames each of up "
+        "to 60 training episodes; where those are too few the adapter's reads, and what is missing says so.",
+    ),
+    (
         "ΔPSNR",
         "PSNR by the inferred latent actions minus PSNR by those of another clip of the task, after 4 frames.",
     ),
