@@ -185,8 +185,8 @@ MEANINGS = (
     ),
     (
         "the probe",
-        "Reads tool and object off a frame. Each task has its own, fitted for this evaluation on five frames each of up "
-        "to 60 training episodes; where those are too few the adapter's reads, and what is missing says so.",
+        "Reads tool and object off a frame. Each task has its own, fitted for this evaluation on five frames each of "
+        "up to 60 training episodes; where those are too few the adapter's reads, and what is missing says so.",
     ),
     (
         "ΔPSNR",
