@@ -2,7 +2,8 @@
 
 Most commands are absolute targets of joints, latent actions are motions. What a command moves is its distance from the
 previous one and from the joints, (a_t − a_{t−1}, a_t − q_t), seen from the posture q_t. All maps are ridge regressions
-on products of a motion and the posture; a network residual on top generalised worse from 200 labels.
+on products of a motion and the posture; how a motion looks, the latent action, bends with the posture more than that,
+so a small network tells it where it does so better on left-out episodes (`latent_map`).
 
 The joints of an arm that is led by its tool lie near a surface of few dimensions. Motion and posture enter by their
 leading principal coordinates, and commands are drawn to that surface: motions seen in pixels say nothing about the
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from robosim.adapter.labels import Transitions
+from robosim.adapter.motion_network import MotionNetwork
 from robosim.adapter.ridge import BilinearRidge
 from robosim.spec import RobotSpec
 
@@ -60,6 +62,8 @@ class ActionAdapterConfig:
     """Absolute targets, or motions that are over after the period."""
     state_size: int | None = None
     """Numbers of a state; None: the state is the joints, whose targets the commands are."""
+    latent_map: Literal["ridge", "network"] = "ridge"
+    """What tells latent actions from commands; a network only where the state is the joints."""
 
 
 class ActionAdapter(nn.Module):
@@ -89,7 +93,13 @@ class ActionAdapter(nn.Module):
         joints, size, rank = config.num_joints, config.latent_size, config.rank
         state = joints if config.state_size is None else config.state_size
         moved = rank if self.drives_joints else joints
-        self.to_latent = BilinearRidge(moved, rank, size, speed=True)
+        self.to_latent: BilinearRidge | MotionNetwork
+        if config.latent_map == "network":
+            if not self.drives_joints:
+                raise ValueError("latent_map=network needs commands that are targets of the state's joints")
+            self.to_latent = MotionNetwork(3 * joints, size)
+        else:
+            self.to_latent = BilinearRidge(moved, rank, size, speed=True)
         self.to_command = BilinearRidge(size, rank, joints)
         self.to_joints = BilinearRidge(2 * joints if self.drives_joints else joints, rank, state)
         self.register_buffer("joints_mean", torch.zeros(state))
@@ -125,8 +135,11 @@ class ActionAdapter(nn.Module):
 
     def command_to_latent(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
         """The latent action [N, A] that `command` stands for; commands float32 [N, J], `joints` [N, S]."""
-        motion = self._motion(command, previous_command, joints)
-        return torch.tanh(self.to_latent(motion, self._posture(joints))) * self.config.latent_bound
+        if isinstance(self.to_latent, MotionNetwork):
+            told = self.to_latent(self._moved(command, previous_command, joints))
+        else:
+            told = self.to_latent(self._motion(command, previous_command, joints), self._posture(joints))
+        return torch.tanh(told) * self.config.latent_bound
 
     def latent_to_command(self, latent: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
         """The command [N, J] that moves as `latent` [N, A] says; `joints` [N, S].
@@ -194,20 +207,26 @@ class ActionAdapter(nn.Module):
         self._fit_scales(labels, robot)
         posture, groups = self._posture(joints), labels.episode_M
         latent = self._unsquash(labels.latent_MA)
-        motion = self._motion(command, previous, joints)
         change = (command - self.idle_command(previous)) / self.change_scale
         step = (labels.next_joints_MJ - joints) / self._step_scale
 
-        held_latent = self.to_latent.fit(motion, posture, latent, groups, shared_penalty=False)
+        if isinstance(self.to_latent, MotionNetwork):
+            moved = self._moved(command, previous, joints)
+            held_latent = self.to_latent.fit(
+                moved, labels.latent_MA, groups, self.config.latent_bound, MARGIN
+            )
+        else:
+            motion = self._motion(command, previous, joints)
+            told = self.to_latent.fit(motion, posture, latent, groups, shared_penalty=False)
+            held_latent = torch.tanh(told) * self.config.latent_bound
         held_change = self.to_command.fit(latent, posture, change, groups)
         held_step = self.to_joints.fit(self._servo(command, previous, joints), posture, step, groups)
         if self.drives_joints:
             self.surface.fit(posture, posture, joints - self.joints_mean, groups)
             self.pull.fill_(PULL)
 
-        latent = torch.tanh(held_latent) * self.config.latent_bound
         spread = (labels.latent_MA - labels.latent_MA.mean(0)).square().sum()
-        latent_r2 = (1 - (latent - labels.latent_MA).square().sum() / spread.clamp_min(1e-9)).item()
+        latent_r2 = (1 - (held_latent - labels.latent_MA).square().sum() / spread.clamp_min(1e-9)).item()
         off_command, off_step = (held_change - change).abs().mean(), (held_step - step).abs().mean()
         if "rad" in robot.joint_units and self.drives_joints:
             errors = {
@@ -281,6 +300,10 @@ class ActionAdapter(nn.Module):
         """What moves the state: both distances [N, 2J] that the joints' controllers act on, else the motion [N, J]."""
         change = (command - self._idle_before(command, previous_command)) / self.change_scale
         return torch.cat([change, (command - joints) / self.lag_scale], 1) if self.drives_joints else change
+
+    def _moved(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
+        """What a `MotionNetwork` looks at [N, 3J]: both distances, and where the joints are."""
+        return torch.cat([self._servo(command, previous_command, joints), joints], 1)
 
     def _posture(self, joints: Tensor) -> Tensor:
         posture = (joints - self.joints_mean) @ self.posture_PJ.T

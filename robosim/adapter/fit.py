@@ -98,21 +98,24 @@ def fit_commands(
 
     How many principal coordinates it takes depends on how the arm is led, and on how many labels there are. Without a
     `rank`, `RANKS` and as many as there are joints are tried, and the fewest are kept that tell the latent actions of
-    left-out episodes about as well as any.
+    left-out episodes about as well as any. Where commands are targets of joints, a network then has to do better still.
     """
     rows = labels.transitions()
     joints, state = rows.command_MJ.shape[1], rows.joints_MJ.shape[1]
     sizes = (joints, rows.latent_MA.shape[1], latent_bound)
     kind = "targets" if spec.action_kind == "joint_position" else "motions"
-    tried = []
-    every = max(joints, state)
+    states = None if labels.states_are_joints else state
+    every, tried = max(joints, state), []
     for coordinates in [rank] if rank else sorted({*(r for r in RANKS if r < every), every}):
-        adapter = ActionAdapter(
-            ActionAdapterConfig(*sizes, coordinates, kind, None if labels.states_are_joints else state)
-        )
+        adapter = ActionAdapter(ActionAdapterConfig(*sizes, coordinates, kind, states))
         tried.append((adapter, adapter.fit(rows, spec.robot)))
     best = max(errors["latent_r2"] for _, errors in tried)
-    return next(pair for pair in tried if pair[1]["latent_r2"] >= best - CLOSE)
+    kept, errors = next(pair for pair in tried if pair[1]["latent_r2"] >= best - CLOSE)
+    if not kept.drives_joints:
+        return kept, errors
+    network = ActionAdapter(replace(kept.config, latent_map="network"))
+    known = network.fit(rows, spec.robot)
+    return (network, known) if known["latent_r2"] > errors["latent_r2"] else (kept, errors)
 
 
 @torch.no_grad()

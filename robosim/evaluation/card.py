@@ -155,14 +155,15 @@ def figures_of(manifest: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def brief(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card says of an evaluation: all tasks together, in four digits; the whole is too heavy."""
+    """What a card says of an evaluation: all tasks together, in four digits; the whole is too heavy. `stretches` says
+    by horizon how many a figure is of."""
     return {key: rounded(value) for key, value in evaluation.items() if key != "tasks"}
 
 
 def rounded(value: Any) -> Any:
-    """The same with every number in four significant digits."""
+    """The same with every number in four significant digits, figures without their number of episodes."""
     if isinstance(value, Mapping):
-        return {key: rounded(part) for key, part in value.items()}
+        return {key: rounded(part) for key, part in value.items() if key != "episodes"}
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 

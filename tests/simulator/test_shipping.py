@@ -243,7 +243,7 @@ def test_a_card_has_the_evaluation_of_all_tasks_together(trained, tmp_path):
     }
     (run / "evaluation/evaluation.json").write_text(json.dumps(measured))
     card = ship(run, tmp_path / "toy", ShipConfig(run=str(run)))
-    shown = {"psnr": {"1": {"value": 19.99, "low": None, "episodes": 12345}}}
+    shown = {"psnr": {"1": {"value": 19.99, "low": None}}}
     assert card["evaluation"] == {"command": "robosim evaluate", "data": "run", "pooled": shown}
 
 
