@@ -154,10 +154,17 @@ def figures_of(manifest: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {name: value for name, value in manifest["figures"].items() if name not in NOT_FIGURES}
 
 
+TOO_MUCH = ("moving_psnr_gain_db", "tool_drift_from_probe_m", "object_drift_from_probe_m")
+"""Measures that a card leaves out: they say again, in other words, what others say."""
+
+
 def brief(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What a card says of an evaluation: all tasks together, in four digits; the whole is too heavy. `stretches` says
     by horizon how many a figure is of."""
-    return {key: rounded(value) for key, value in evaluation.items() if key != "tasks"}
+    kept = {name: value for name, value in evaluation["pooled"].items() if name not in TOO_MUCH}
+    return {key: rounded(value) for key, value in evaluation.items() if key != "tasks"} | {
+        "pooled": rounded(kept)
+    }
 
 
 def rounded(value: Any) -> Any:
