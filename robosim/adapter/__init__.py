@@ -1,4 +1,4 @@
-"""Joint command ↔ latent action, and reading a frame: fitted on at most 200 labelled transitions."""
+"""Joint command ↔ latent action, and reading a frame: fitted on a few hundred labelled transitions."""
 
 from robosim.adapter.action_adapter import ActionAdapter, ActionAdapterConfig
 from robosim.adapter.bundle import AdapterBundle, load_adapter, save_adapter

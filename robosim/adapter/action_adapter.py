@@ -1,7 +1,7 @@
-"""Command ↔ latent action, from at most 200 labelled transitions.
+"""Command ↔ latent action, from a few hundred labelled transitions.
 
 Most commands are absolute targets of joints, latent actions are motions. What a command moves is its distance from the
-previous one and from the joints, (a_t − a_{t−1}, a_t − q_t), seen from the posture q_t. All maps are ridge regressions
+previous one and from the joints, (a_t − a_{t−1}, a_t − q_t), seen from the posture q_t. Maps are ridge regressions
 on products of a motion and the posture; how a motion looks, the latent action, bends with the posture more than that,
 so a small network tells it where it does so better on left-out episodes (`latent_map`).
 
@@ -196,7 +196,7 @@ class ActionAdapter(nn.Module):
 
     @torch.no_grad()
     def fit(self, labels: Transitions, robot: RobotSpec) -> dict[str, float]:
-        """Fit scales and all maps in closed form; returns errors on left-out episodes.
+        """Fit scales and maps, all but a `MotionNetwork` in closed form; returns errors on left-out episodes.
 
         `latent_r2` is the share of the latent actions' variance that commands explain, `command_mae_rad` and
         `joints_mae_rad` are means over all joints. Where no joint is in rad these two are `command_error` and

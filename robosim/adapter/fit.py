@@ -28,9 +28,12 @@ ForwardKinematics = Callable[[np.ndarray], np.ndarray]
 
 READ_AT_ONCE = 256
 
-RANKS = (3, 4, 5, 6, 8)
+RANKS = (3, 4, 5, 6, 8, 10)
 """Principal coordinates that are tried: three for a tool led through inverse kinematics, then its turn, the gripper,
 and what else the labels show."""
+
+FEW = 5
+"""Coordinates where nothing tells how many."""
 
 CLOSE = 0.03
 """Share of the latent actions' variance by which fewer coordinates may be worse: each one more is one more to learn."""
@@ -43,6 +46,12 @@ class FitConfig:
     colours: int = 32
     """Of the codebook in which the probe finds things."""
 
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(
+                f"rank must be at least 1, or null to choose it by left-out labels, got {self.rank}"
+            )
+
 
 def fit_adapter(
     labels: LabelledEpisodes,
@@ -53,7 +62,7 @@ def fit_adapter(
     config: FitConfig | None = None,
     seed: int = 0,
 ) -> tuple[AdapterBundle, dict[str, Any]]:
-    """Fit everything in closed form (seconds on a CPU).
+    """Fit everything, all but a `MotionNetwork` in closed form (seconds on a CPU).
 
     `decoded`: the labelled frames as the tokenizer gives them back, one array an episode, or empty. `video`:
     unlabelled frames uint8 [V,H,W,3], some of them decoded, a few hundred. `latent_bound`: latent actions lie in
@@ -98,7 +107,8 @@ def fit_commands(
 
     How many principal coordinates it takes depends on how the arm is led, and on how many labels there are. Without a
     `rank`, `RANKS` and as many as there are joints are tried, and the fewest are kept that tell the latent actions of
-    left-out episodes about as well as any. Where commands are targets of joints, a network then has to do better still.
+    left-out episodes about as well as any. Where commands are targets of joints, a network then has to do better still;
+    the coordinates are then those of the other maps. A single episode can't be left out, and decides nothing.
     """
     rows = labels.transitions()
     joints, state = rows.command_MJ.shape[1], rows.joints_MJ.shape[1]
@@ -106,12 +116,15 @@ def fit_commands(
     kind = "targets" if spec.action_kind == "joint_position" else "motions"
     states = None if labels.states_are_joints else state
     every, tried = max(joints, state), []
-    for coordinates in [rank] if rank else sorted({*(r for r in RANKS if r < every), every}):
+    alone = len(rows.episode_M.unique()) == 1
+    if rank is None and alone:
+        rank = min(FEW, every)
+    for coordinates in sorted({*(r for r in RANKS if r < every), every}) if rank is None else [rank]:
         adapter = ActionAdapter(ActionAdapterConfig(*sizes, coordinates, kind, states))
         tried.append((adapter, adapter.fit(rows, spec.robot)))
     best = max(errors["latent_r2"] for _, errors in tried)
     kept, errors = next(pair for pair in tried if pair[1]["latent_r2"] >= best - CLOSE)
-    if not kept.drives_joints:
+    if alone or not kept.drives_joints:
         return kept, errors
     network = ActionAdapter(replace(kept.config, latent_map="network"))
     known = network.fit(rows, spec.robot)

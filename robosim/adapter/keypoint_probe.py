@@ -1,4 +1,4 @@
-"""Reads a frame: joints, tool, object, goal, in rad and metres, from at most 200 labels.
+"""Reads a frame: joints, tool, object, goal, in rad and metres, from a few hundred labels.
 
 The keypoints are where colours lie; the colours come from unlabelled video. Everything else is ridge regression in
 closed form, its choices made on left-out episodes: a keypoint network trained on so few labels read the tool twice

@@ -160,7 +160,7 @@ TOO_MUCH = ("moving_psnr_gain_db", "tool_drift_from_probe_m", "object_drift_from
 
 def brief(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What a card says of an evaluation: all tasks together, in four digits; the whole is too heavy. `stretches` says
-    by horizon how many a figure is of."""
+    by horizon how many a figure is of at most; masks and consistency are of fewer."""
     kept = {name: value for name, value in evaluation["pooled"].items() if name not in TOO_MUCH}
     return {key: rounded(value) for key, value in evaluation.items() if key != "tasks"} | {
         "pooled": rounded(kept)
@@ -170,7 +170,9 @@ def brief(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 def rounded(value: Any) -> Any:
     """The same with every number in four significant digits, figures without their number of episodes."""
     if isinstance(value, Mapping):
-        return {key: rounded(part) for key, part in value.items() if key != "episodes"}
+        return {
+            key: rounded(part) for key, part in value.items() if key != "episodes" or "value" not in value
+        }
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 

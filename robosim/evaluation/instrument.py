@@ -1,6 +1,6 @@
 """The probes that read places off frames when a simulator is measured: one a task, of more labels than its adapter's.
 
-An adapter sees at most some 200 labels of a handful of episodes, and its probe misreads tools by two or three
+An adapter sees some 200 labels of a handful of episodes, and its probe then misreads tools by two or three
 centimetres: about what the bars allow the simulator itself. Whoever measures may know more. So each task has a probe of
 its own, fitted on a few frames each of many *training* episodes, as recorded and as the tokenizer gives them back.
 """
@@ -35,12 +35,11 @@ def fit_probes(
     store: ClipStore, tokenizer: Tokenizer, tasks: Sequence[str], seed: int, device: str, bar: Bar
 ) -> dict[str, KeypointProbe]:
     """A probe for each of `tasks` with `FEWEST` training episodes or more that know joints and positions."""
-    able = {task: labelled(store, task) for task in tasks}
-    able = {task: episodes for task, episodes in able.items() if len(episodes) >= FEWEST}
-    if not able:
-        return {}
     found = {}
-    for task, episodes in able.items():
+    for task in tasks:
+        bar.advance(1)
+        if len(episodes := labelled(store, task)) < FEWEST:
+            continue
         chosen = [episodes[i] for i in spread(len(episodes), EPISODES)]
         rows = [episode_rows(store, episode) for episode in chosen]
         picks = [spread(len(row), FRAMES) for row in rows]
@@ -55,7 +54,6 @@ def fit_probes(
         # Colours from these frames: in a mixture of tasks, one task's small object has no colour of its own.
         probe.fit(frames, joints, points, episode_N.repeat(2), frames, seed)
         found[task] = probe
-        bar.advance(1)
     return found
 
 

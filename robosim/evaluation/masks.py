@@ -91,7 +91,7 @@ def foreground_measures(
     """
 
     def area_N(frames: Tensor) -> np.ndarray:
-        unlike_NHW = (unit(frames) - background_HW3.to(frames.device)).abs().amax(-1) > UNLIKE
+        unlike_NHW = (unit(frames) - background_HW3).abs().amax(-1) > UNLIKE
         return unlike_NHW.sum((1, 2)).double().numpy()
 
     measures: dict[str, Any] = {curve: {} for curve in curves}

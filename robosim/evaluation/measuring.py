@@ -181,15 +181,21 @@ def usable_probes(
     rest = [task for task in stretches.tasks if task not in found]
     if not rest:
         return found
+    names = ", ".join(rest)
+    why = (
+        "there are no training clips" if store is None else f"{names} has too few labelled training episodes"
+    )
     if simulator.bundle is None:
-        missing.append("drift and consistency are left out: the probe that reads them is part of adapter/")
+        missing.append(
+            f"drift and consistency are left out: {why} to fit a probe on, and no adapter/ with one of its own"
+        )
         return {}
     if not simulator.bundle.probe.config.points:
         missing.append("drift and consistency are left out: the adapter's labels have no positions to read")
         return {}
     missing.append(
-        f"drift and consistency of {', '.join(rest)} are read by the adapter's own probe, which is less exact: there "
-        "are too few training episodes with states and positions for another"
+        f"drift and consistency of {names} are read by the adapter's own probe, which is less exact: {why} to fit "
+        "another on"
     )
     return found | dict.fromkeys(rest, simulator.bundle.probe)
 

@@ -50,7 +50,13 @@ def processes() -> Iterator[None]:
         atexit.register(leave, getattr(error, "exit_code", INTERRUPTED))
         raise
     dist.destroy_process_group()
-    atexit.register(leave, 0)
+    atexit.register(leave_if_well)
+
+
+def leave_if_well() -> None:
+    """`leave` with success, unless an error has been printed since."""
+    if not hasattr(sys, "last_exc") and not hasattr(sys, "last_value"):
+        leave(0)
 
 
 def leave(code: int) -> None:

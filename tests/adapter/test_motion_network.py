@@ -66,7 +66,14 @@ def test_beyond_the_labels_it_says_what_it_says_at_their_edge():
     x, latent = bent(0)
     network = MotionNetwork(4, 2)
     network.fit(x, latent, torch.arange(ROWS) % EPISODES, BOUND, 1.3)
-    assert torch.equal(network(10 * x.sign()), network(1000 * x.sign()))
+    edge = network.mean_F + 1.3 * ((x - network.mean_F).abs().amax(0)) * x.sign()
+    torch.testing.assert_close(network(1000 * x.sign()), network(edge))
+    assert not torch.equal(network(edge), network(0.9 * edge))
+
+
+def test_a_single_episode_decides_nothing(labels, spec):
+    adapter, errors = fit_commands(labels.take([0]), spec, BOUND)
+    assert adapter.config.latent_map == "ridge" and adapter.config.rank == 5 and errors["latent_r2"] <= 1
 
 
 @pytest.mark.parametrize(("better", "kept"), [(True, "network"), (False, "ridge")])
