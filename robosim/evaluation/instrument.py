@@ -51,7 +51,7 @@ def fit_probes(
         joints, points = (both(store.column(name)[row_N]) for name in ("state", "environment_state"))
         episode_N = torch.from_numpy(np.concatenate([np.full(len(p), e) for e, p in enumerate(picks)]))
         probe = KeypointProbe(KeypointProbeConfig(joints.shape[1]))
-        # Colours from these frames: in a mixture of tasks, one task's small object has no colour of its own.
+        # Colours from these frames: in a mixture of tasks, one task's small object may get none of its own.
         probe.fit(frames, joints, points, episode_N.repeat(2), frames, seed)
         found[task] = probe
     return found
