@@ -2,9 +2,10 @@
 
 The same sequence of latent actions is played from different start frames; the probe reads how far the tool went. If
 the directions agree for one sequence and not between sequences, the sequence decides; where both agree, everything
-moves that way.
+moves that way. What an arm itself does is the ceiling: even the same motion of its joints moves the tool another way
+where they are bent otherwise.
 
-Legend of shape suffixes: N stretches, Q sequences, U starts, A latent dimensions.
+Legend of shape suffixes: N stretches, Q sequences, U starts, A latent dimensions, J joints.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robosim.adapter.fit import ForwardKinematics
 from robosim.evaluation.drift import Probes, read_places
 from robosim.evaluation.drives import drive_by_latents
 from robosim.evaluation.measures import Measure, ratio
 from robosim.evaluation.stretches import Stretches, spread
 from robosim.progress import Bar
+from robosim.spec import RobotSpec
 from robosim.world_model.world import WorldModel
 
 FRAMES = 8
@@ -64,8 +67,7 @@ def consistency_measures(
     `decoded`: the starts' present frames through the tokenizer, uint8 [N,H,W,3]. A sequence isn't counted from its own
     stretch's start.
     """
-    starts = np.array(spread(len(stretches), STARTS))
-    now = stretches.context - 1
+    starts, now = start_rows(stretches), stretches.context - 1
     latents = torch.stack([latents_NTA[n, now + t : now + t + FRAMES] for n, t in sequences])
     frames = stretches.frames[starts, : now + 1].repeat(len(sequences), 1, 1, 1, 1)
     seeds = seed + np.arange(len(frames))
@@ -76,6 +78,26 @@ def consistency_measures(
     moved_QU3 = after.reshape(len(sequences), len(starts), 3) - before
     row_Q = np.array([row for row, _ in sequences])
     return cosine_measures(moved_QU3, row_Q[:, None] != starts, row_Q, len(stretches))
+
+
+def joint_motion_measure(
+    tool_of: ForwardKinematics, robot: RobotSpec, stretches: Stretches, sequences: list[tuple[int, int]]
+) -> Measure:
+    """`same_sequence` with the true motion of the joints instead of latent actions, and the arm's own kinematics
+    instead of simulator and probe: what could be reached at most."""
+    joints_NTJ, starts, now = stretches.state.astype(np.float64), start_rows(stretches), stretches.context - 1
+    row_Q, first_Q = np.array(sequences).T
+    motion_QJ = joints_NTJ[row_Q, now + first_Q + FRAMES] - joints_NTJ[row_Q, now + first_Q]
+    before_UJ = joints_NTJ[starts, now]
+    after_QUJ = np.clip(before_UJ + motion_QJ[:, None], robot.lower, robot.upper)
+    after_QU3 = tool_of(after_QUJ.reshape(-1, after_QUJ.shape[-1])).reshape(*after_QUJ.shape[:2], 3)
+    moved_QU3 = after_QU3 - tool_of(before_UJ)
+    return cosine_measures(moved_QU3, row_Q[:, None] != starts, row_Q, len(stretches))["same_sequence"]
+
+
+def start_rows(stretches: Stretches) -> np.ndarray:
+    """The stretches whose present frames sequences are played from, int64 [U]."""
+    return np.array(spread(len(stretches), STARTS))
 
 
 def cosine_measures(

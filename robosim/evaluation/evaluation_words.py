@@ -165,6 +165,12 @@ SCALARS = (
     ("one_step_moving_psnr_db.repeat_last", "repeat-last, one step, moving PSNR, dB", 1.0, 1),
     ("consistency.same_sequence", "tool directions agree, same latent actions: cosine", 1.0, 2),
     ("consistency.different_sequences", "control, different latent actions: cosine", 1.0, 2),
+    (
+        "consistency.same_joint_motion",
+        "ceiling, the true joint motion by the arm's kinematics: cosine",
+        1.0,
+        2,
+    ),
     ("usable_horizon.latent", "usable horizon, latent-driven, frames", 1.0, 0),
     ("usable_horizon.command", "usable horizon, command-driven, frames", 1.0, 0),
 )

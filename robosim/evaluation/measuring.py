@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from robosim.adapter import KeypointProbe
+from robosim.adapter.fit import ForwardKinematics
 from robosim.evaluation.consistency import FRAMES as SEQUENCE_FRAMES
 from robosim.evaluation.consistency import (
     LEAST_MOTION,
     STARTS,
     choose_sequences,
     consistency_measures,
+    joint_motion_measure,
 )
 from robosim.evaluation.control import control_measures
 from robosim.evaluation.drift import (
@@ -42,6 +44,7 @@ from robosim.evaluation.stretches import Stretches
 from robosim.progress import progress
 from robosim.simulator import Simulator
 from robosim.spec import EnvSpec
+from robosim.training.adapt import forward_kinematics
 
 DRIVES = ("latent", "command")
 """What the simulator is driven by."""
@@ -128,6 +131,9 @@ def roll_out(
         if sequences:
             parts = (stretches, latents, reconstructed[:, now], sequences)
             measures["consistency"] = consistency_measures(world, probes, *parts, seed, bar)
+            if kinematics := joint_kinematics(simulator.spec, stretches):
+                ceiling = joint_motion_measure(kinematics, simulator.spec.robot, stretches, sequences)
+                measures["consistency"]["same_joint_motion"] = ceiling
     return Measured(videos, measures=measures, missing=missing)
 
 
@@ -212,6 +218,14 @@ def sequences_of(probes: Probes, stretches: Stretches, missing: list[str]) -> li
             f"{SEQUENCE_FRAMES} frames after the context"
         )
     return sequences
+
+
+def joint_kinematics(spec: EnvSpec, stretches: Stretches) -> ForwardKinematics | None:
+    """Joints → tool, where the data's states are the joints of an arm that this installation has a model of."""
+    joints = spec.action_kind == "joint_position" and spec.state_columns == spec.action_columns
+    if not joints or not stretches.state.size or not np.isfinite(stretches.state).all():
+        return None
+    return forward_kinematics(spec)
 
 
 def reference(read: Mapping[str, Places], stretches: Stretches) -> np.ndarray:

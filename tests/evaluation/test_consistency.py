@@ -7,9 +7,11 @@ from robosim.evaluation.consistency import (
     choose_sequences,
     consistency_measures,
     cosine_measures,
+    joint_motion_measure,
     spread,
 )
 from robosim.evaluation.measures import estimate
+from robosim.spec import RobotSpec
 from tests.evaluation.by_hand import NoBar, noise, stretches_of
 
 X, Y = np.eye(3)[:2]
@@ -107,3 +109,25 @@ def test_displacements_are_read_from_the_start_to_the_end_of_the_very_sequence(m
     assert found["same_sequence"].parts_NP[[0, 2]].tolist() == [[2, 2], [2, 2]]
     assert np.isnan(found["same_sequence"].parts_NP[1]).all()
     assert value(found["different_sequences"], 3) == pytest.approx(-1)
+
+
+def test_the_ceiling_is_the_same_motion_of_the_joints_from_every_start():
+    """An arm of two joints, the first turning the whole plane: bent otherwise, it goes another way."""
+
+    def tool_of(joints):
+        first, both = joints[:, 0], joints.sum(1)
+        return np.stack([np.cos(first) + np.cos(both), np.sin(first) + np.sin(both), 0 * first], 1)
+
+    turned = np.array([0.0, 0.5, np.pi / 2])
+    state = np.zeros((3, 2 + FRAMES, 2), np.float32)
+    state[:, :, 0] = turned[:, None]
+    state[0, 1:, 1] = np.linspace(
+        0, 0.01, FRAMES + 1
+    )  # the second joint turns a little, in the first stretch alone
+    robot = RobotSpec("two", ("a", "b"), ("rad", "rad"), (-4.0, -4.0), (4.0, 4.0))
+    stretches = stretches_of(noise(3, 2 + FRAMES, 8, 8), 2, state=state)
+    found = joint_motion_measure(tool_of, robot, stretches, [(0, 0)])
+    # Its own start isn't counted; between the other two it goes apart by as much as they are turned.
+    assert found.parts_NP[0] == pytest.approx([2 * np.cos(np.pi / 2 - 0.5), 2], abs=1e-4)
+    still = RobotSpec("still", ("a", "b"), ("rad", "rad"), (-4.0, 0.0), (4.0, 0.0))
+    assert joint_motion_measure(tool_of, still, stretches, [(0, 0)]).parts_NP[0, 0] == 0  # beyond its limits
