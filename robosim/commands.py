@@ -88,7 +88,8 @@ COMMANDS = (
         summary="a trained simulator small enough to come with the package, with its card",
         purpose="""Saves a run's learned simulator in half precision, with held-out frames to start from, and beside it
             card.json: how video and weights were made, the held-out figures, what it can't do, and the SHA-256 of every
-            file. What the run doesn't say is null there. Nothing is written where it would be larger than most_mb.""",
+            file. What the run doesn't say is null there. Nothing is written where the weights would be larger than
+            most_mb.""",
         reads="the learned simulator, adapter/, clips/ and the stages' manifests of the run folder that run= names",
         makes="a folder that robosim.load, robosim play and train init= open, by its path or, in the package, by name",
         examples=(

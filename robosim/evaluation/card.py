@@ -24,6 +24,8 @@ from robosim.simulator import Simulator
 SHOWN = ("tokenizer", "latent_action", "dynamics", "adapt")
 """The stages that made a simulator, after its video."""
 
+WEIGHTS = "*.safetensors"
+
 NOT_FIGURES = ("train", "trained_on", "init", "parameters")
 """What a stage's figures hold beside what was measured on held-out video."""
 
@@ -64,11 +66,12 @@ def make_card(
 
 
 def files_of(folder: Path) -> dict[str, Any]:
-    """SHA-256 of every file in a folder, by its path there, and their bytes."""
+    """SHA-256 of every file in a folder, by its path there, and their bytes; those of the weights apart."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         "files": {path.relative_to(folder).as_posix(): file_hash(path) for path in files},
         "total_bytes": sum(path.stat().st_size for path in files),
+        "weight_bytes": sum(path.stat().st_size for path in folder.rglob(WEIGHTS)),
     }
 
 

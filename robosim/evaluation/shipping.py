@@ -19,7 +19,7 @@ from robosim_datasets.folders import StagedFolder
 from robosim.checkpoint import atomic_write_json
 from robosim.config import RunOptions, compose
 from robosim.errors import CheckpointError, ConfigError, OutputError
-from robosim.evaluation.card import files_of, make_card
+from robosim.evaluation.card import WEIGHTS, files_of, make_card
 from robosim.evaluation.summary import STAGES
 from robosim.shipped import CARD, SHIPPED
 from robosim.simulator import Simulator, load
@@ -42,7 +42,7 @@ class ShipConfig(RunOptions):
     starts: int = 32
     """Held-out first frames a task, at most."""
     most_mb: float = 25.0
-    """Largest size of the folder, in millions of bytes."""
+    """Largest size of the weights, in millions of bytes."""
     limits: tuple[str, ...] = ()
     """Sentences on what the simulator can't do."""
 
@@ -90,7 +90,7 @@ def ship(run: Path, out: Path, config: ShipConfig) -> dict:
     """Write `out` whole or not at all; returns its card.
 
     Raises `CheckpointError` where `run` is no run folder with its video, or its figures are of other weights;
-    `OutputError` where `out` exists already or would be larger than `most_mb`.
+    `OutputError` where `out` exists already or its weights would be larger than `most_mb`.
     """
     check_parts(run)
     if not (run / "clips").is_dir():
@@ -142,12 +142,12 @@ def first_frames(clips: ClipStore, most: int) -> np.ndarray:
 
 
 def check_size(folder: Path, most_mb: float) -> None:
-    """Raise `OutputError` where all files together are larger than `most_mb` millions of bytes."""
-    sizes = {path.relative_to(folder): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    """Raise `OutputError` where the weights together are larger than `most_mb` millions of bytes."""
+    sizes = {path.relative_to(folder): path.stat().st_size for path in folder.rglob(WEIGHTS)}
     total = sum(sizes.values())
     if total > most_mb * MEGABYTE:
         largest = max(sizes, key=lambda path: sizes[path])
         raise OutputError(
-            f"the simulator takes {total / MEGABYTE:.2f} MB, more than most_mb={most_mb:g}, of which {largest} takes "
-            f"{sizes[largest] / MEGABYTE:.2f} MB; nothing was written. Ship fewer starts= or a smaller model="
+            f"the weights take {total / MEGABYTE:.2f} MB, more than most_mb={most_mb:g}, of which {largest} takes "
+            f"{sizes[largest] / MEGABYTE:.2f} MB; nothing was written. Ship a smaller model="
         )
