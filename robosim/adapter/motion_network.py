@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 WIDTH = 64
 STEPS = 1000
+STEPS_A_LABEL = 4
+"""With many labels it takes more steps than `STEPS` to learn what they say; few are learned by heart by then."""
+
 ROWS = 256
 """Rows of a step."""
 RATE = 3e-3
@@ -86,8 +89,9 @@ class MotionNetwork(nn.Module):
                 if isinstance(layer, nn.Linear):
                     layer.reset_parameters()
             optimiser = torch.optim.AdamW(self.body.parameters(), RATE, weight_decay=DECAY)
-            rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, STEPS)
-            for _ in range(STEPS):
+            steps = max(STEPS, STEPS_A_LABEL * len(x_MF))
+            rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps)
+            for _ in range(steps):
                 rows = torch.randint(len(x_MF), (ROWS,))
                 noisy = x_MF[rows] + NOISE * torch.randn(ROWS, x_MF.shape[1])
                 loss = (torch.tanh(self.body(noisy)) * bound - latent_MA[rows]).square().mean()

@@ -25,6 +25,13 @@ DIFFERENCE = 3.0
 """The difference of two frames is small where arms move slowly: scaled up, it is learned from at once."""
 
 
+FINE = 16
+"""Channels of full resolution that the forward model's last convolutions see beside the frame itself."""
+
+REFINED = 24
+"""Channels between those two convolutions."""
+
+
 class PairEncoder(nn.Module):
     """Clips [B, T, I, H, W], pair by pair → latent actions before their quantiser, [B, P, A]."""
 
@@ -105,7 +112,9 @@ class NextFrame(nn.Module):
 class ConvForwardModel(nn.Module):
     """Frames [B, P, I, H, W], each alone, and latent actions [B, P, A] → the next frames [B, P, I, H, W].
 
-    The latent action modulates every block; one layer sees the whole frame at once.
+    The latent action modulates every block. One layer sees the whole frame at once, and what it sees is added to every
+    patch and modulates the blocks after it. Two convolutions at full resolution then mend what patches of four pixels
+    leave coarse: the outlines.
     """
 
     def __init__(self, config: LatentActionConfig, size: int) -> None:
@@ -118,20 +127,38 @@ class ConvForwardModel(nn.Module):
         self.whole = nn.Sequential(
             nn.Linear(c * (size // 16) ** 2 + config.dim, 256), nn.SiLU(), nn.Linear(256, c)
         )
+        self.by_whole = nn.ModuleList(zeroed(nn.Linear(c, 2 * c)) for _ in range(config.blocks - 1))
         self.next_frame = NextFrame(config, size)
         self.head = zeroed(nn.Conv2d(c, 16 * self.next_frame.channels, 1))
+        self.fine = nn.Conv2d(c, 16 * FINE, 1)
+        self.refine = nn.Sequential(
+            nn.Conv2d(FINE + 3, REFINED, 3, padding=1),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(REFINED, self.next_frame.channels, 3, padding=1)),
+        )
 
     def forward(self, frames_BPIHW: Tensor, latent_BPA: Tensor) -> Tensor:
         x, latent = frames_BPIHW.flatten(0, 1), latent_BPA.flatten(0, 1)
         place = self.next_frame.grid.permute(0, 3, 1, 2).expand(len(x), -1, -1, -1)
         h = self.stem(torch.cat([x, place], 1).contiguous(memory_format=torch.channels_last))
-        for i, (block, modulation) in enumerate(zip(self.blocks, self.modulation, strict=True)):
-            scale, shift = modulation(latent)[:, :, None, None].chunk(2, 1)
-            h = h + block(h * (1 + scale) + shift)
-            if i == 0:  # the flow of one patch depends on the whole arm
-                h = h + self.whole(torch.cat([self.shrink(h).flatten(1), latent], 1))[:, :, None, None]
-        out = F.pixel_shuffle(self.head(h), 4).float()
-        return self.next_frame(x, out).unflatten(0, frames_BPIHW.shape[:2])
+        h = modulated(self.blocks[0], h, self.modulation[0](latent))
+        # The flow of one patch depends on the whole arm.
+        whole_BD = self.whole(torch.cat([self.shrink(h).flatten(1), latent], 1))
+        h = h + whole_BD[:, :, None, None]
+        later = zip(self.blocks[1:], self.modulation[1:], self.by_whole, strict=True)
+        for block, modulation, by_whole in later:
+            h = modulated(block, h, modulation(latent) + by_whole(F.silu(whole_BD)))
+        fine = torch.cat([F.pixel_shuffle(self.fine(h), 4), x], 1)
+        out = F.pixel_shuffle(self.head(h), 4) + self.refine(
+            fine.contiguous(memory_format=torch.channels_last)
+        )
+        return self.next_frame(x, out.float()).unflatten(0, frames_BPIHW.shape[:2])
+
+
+def modulated(block: nn.Module, x_BDHW: Tensor, by_BD: Tensor) -> Tensor:
+    """A residual step of `block`, whose input is scaled and shifted by the halves of `by_BD` [B, 2 D]."""
+    scale, shift = by_BD[:, :, None, None].chunk(2, 1)
+    return x_BDHW + block(x_BDHW * (1 + scale) + shift)
 
 
 class ClipForwardModel(nn.Module):
@@ -159,8 +186,8 @@ def patches(stem: nn.Conv2d, x_BTIHW: Tensor) -> Tensor:
     return stem(x_BTIHW.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, x_BTIHW.shape[:2])
 
 
-def zeroed(head: nn.Conv2d) -> nn.Conv2d:
-    """Zero flow and zero residual: training starts from "repeat the last frame"."""
-    for parameter in head.parameters():
+def zeroed[Layer: nn.Module](layer: Layer) -> Layer:
+    """The layer gives zero. For heads this is zero flow and zero residual: training starts from "repeat the last"."""
+    for parameter in layer.parameters():
         nn.init.zeros_(parameter)
-    return head
+    return layer

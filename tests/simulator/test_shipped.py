@@ -36,7 +36,8 @@ def check_shipped(folder: Path) -> None:
     for name, digest in card["files"].items():
         assert file_hash(folder / name) == digest, name
     total = sum((folder / name).stat().st_size for name in files)
-    assert total <= MOST_BYTES
+    weights = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    assert weights == card["weight_bytes"] <= MOST_BYTES
     assert card["total_bytes"] == total - (folder / CARD).stat().st_size
     sim = robosim.load(folder, device="cpu")
     assert sim.name == card["name"]
