@@ -2,7 +2,7 @@
 
 The same sequence of latent actions is played from different start frames; the probe reads how far the tool went. If
 the directions agree for one sequence and not between sequences, the sequence decides; where both agree, everything
-moves that way. What an arm itself does is the ceiling: even the same motion of its joints moves the tool another way
+moves that way. What an arm itself does is the reference: even the same motion of its joints moves the tool another way
 where they are bent otherwise.
 
 Legend of shape suffixes: N stretches, Q sequences, U starts, A latent dimensions, J joints.
@@ -84,7 +84,7 @@ def joint_motion_measure(
     tool_of: ForwardKinematics, robot: RobotSpec, stretches: Stretches, sequences: list[tuple[int, int]]
 ) -> Measure:
     """`same_sequence` with the true motion of the joints instead of latent actions, and the arm's own kinematics
-    instead of simulator and probe: what could be reached at most."""
+    instead of simulator and probe: what latent actions reach that mean exactly how the joints move."""
     joints_NTJ, starts, now = stretches.state.astype(np.float64), start_rows(stretches), stretches.context - 1
     row_Q, first_Q = np.array(sequences).T
     motion_QJ = joints_NTJ[row_Q, now + first_Q + FRAMES] - joints_NTJ[row_Q, now + first_Q]

@@ -167,7 +167,7 @@ SCALARS = (
     ("consistency.different_sequences", "control, different latent actions: cosine", 1.0, 2),
     (
         "consistency.same_joint_motion",
-        "ceiling, the true joint motion by the arm's kinematics: cosine",
+        "for reference, the true joint motion by the arm's kinematics: cosine",
         1.0,
         2,
     ),

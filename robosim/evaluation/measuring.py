@@ -132,8 +132,9 @@ def roll_out(
             parts = (stretches, latents, reconstructed[:, now], sequences)
             measures["consistency"] = consistency_measures(world, probes, *parts, seed, bar)
             if kinematics := joint_kinematics(simulator.spec, stretches):
-                ceiling = joint_motion_measure(kinematics, simulator.spec.robot, stretches, sequences)
-                measures["consistency"]["same_joint_motion"] = ceiling
+                measures["consistency"]["same_joint_motion"] = joint_motion_measure(
+                    kinematics, simulator.spec.robot, stretches, sequences
+                )
     return Measured(videos, measures=measures, missing=missing)
 
 

@@ -49,8 +49,9 @@ def fill(model: nn.Module, init: str, part: str) -> None:
     ]
     if wrong:
         raise ConfigError(
-            f"init={init}: {len(wrong)} tensors of its {part} have no place here ({', '.join(wrong[:MOST_NAMED])}); "
-            "the parts that this one stands on are of other sizes: start them from the same init="
+            f"init={init}: {len(wrong)} tensors of its {part} don't fit here ({', '.join(wrong[:MOST_NAMED])}); either "
+            "the parts that this one stands on are of other sizes: start them from the same init=; or its weights are "
+            "of another version of robosim: train them again"
         )
     model.load_state_dict(tensors)
 

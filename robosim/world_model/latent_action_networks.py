@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 DIFFERENCE = 3.0
 """The difference of two frames is small where arms move slowly: scaled up, it is learned from at once."""
 
-
 FINE = 16
 """Channels of full resolution that the forward model's last convolutions see beside the frame itself."""
 
@@ -113,8 +112,8 @@ class ConvForwardModel(nn.Module):
     """Frames [B, P, I, H, W], each alone, and latent actions [B, P, A] → the next frames [B, P, I, H, W].
 
     The latent action modulates every block. One layer sees the whole frame at once, and what it sees is added to every
-    patch and modulates the blocks after it. Two convolutions at full resolution then mend what patches of four pixels
-    leave coarse: the outlines.
+    patch and modulates the blocks after it. Two convolutions at full resolution then mend what patches of 4 × 4
+    pixels leave coarse: the outlines.
     """
 
     def __init__(self, config: LatentActionConfig, size: int) -> None:

@@ -284,6 +284,6 @@ def load_weights[M: torch.nn.Module](model: M, folder: Path) -> M:
         model.load_state_dict(load_tensors(folder / "model.safetensors"))
     except RuntimeError as error:
         raise CheckpointError(
-            f"{folder}/model.safetensors doesn't fit its model.json; run the stage again"
+            f"{folder}/model.safetensors doesn't fit its model.json, or is of an earlier robosim; run the stage again"
         ) from error
     return model

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,9 @@ from robosim.evaluation.consistency import (
     spread,
 )
 from robosim.evaluation.measures import estimate
-from robosim.spec import RobotSpec
+from robosim.evaluation.measuring import joint_kinematics
+from robosim.physics.arms.catalogue import get_robot
+from robosim.spec import EnvSpec, RobotSpec
 from tests.evaluation.by_hand import NoBar, noise, stretches_of
 
 X, Y = np.eye(3)[:2]
@@ -111,7 +115,7 @@ def test_displacements_are_read_from_the_start_to_the_end_of_the_very_sequence(m
     assert value(found["different_sequences"], 3) == pytest.approx(-1)
 
 
-def test_the_ceiling_is_the_same_motion_of_the_joints_from_every_start():
+def test_the_reference_is_the_same_motion_of_the_joints_from_every_start():
     """An arm of two joints, the first turning the whole plane: bent otherwise, it goes another way."""
 
     def tool_of(joints):
@@ -131,3 +135,21 @@ def test_the_ceiling_is_the_same_motion_of_the_joints_from_every_start():
     assert found.parts_NP[0] == pytest.approx([2 * np.cos(np.pi / 2 - 0.5), 2], abs=1e-4)
     still = RobotSpec("still", ("a", "b"), ("rad", "rad"), (-4.0, 0.0), (4.0, 0.0))
     assert joint_motion_measure(tool_of, still, stretches, [(0, 0)]).parts_NP[0, 0] == 0  # beyond its limits
+
+
+def test_only_joints_of_a_known_arm_have_kinematics():
+    spec = EnvSpec(get_robot("panda").spec, ())
+    state = np.tile(np.float32((*get_robot("panda").rest, 0.0)), (2, 4, 1))
+    stretches = stretches_of(noise(2, 4, 8, 8), state=state)
+    tool_of = joint_kinematics(spec, stretches)
+    assert tool_of is not None and tool_of(state[0]).shape == (4, 3)
+    unknown = stretches_of(noise(2, 4, 8, 8), state=np.full_like(state, np.nan))
+    strange = replace(spec, robot=replace(spec.robot, name="strange"))
+    for other, of in (
+        (spec, unknown),
+        (spec, stretches_of(noise(2, 4, 8, 8))),
+        (replace(spec, action_kind="ee_delta"), stretches),
+        (replace(spec, state_names=("a", "b")), stretches),
+        (strange, stretches),
+    ):
+        assert joint_kinematics(other, of) is None

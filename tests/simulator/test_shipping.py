@@ -259,6 +259,15 @@ def test_one_that_is_too_large_leaves_nothing(trained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_size_that_counts_is_that_of_the_weights(trained, tmp_path):
+    card = ship(trained, tmp_path / "toy", ShipConfig(run=str(trained)))
+    weights = card["weight_bytes"] / 1e6
+    assert weights < card["total_bytes"] / 1e6
+    ship(trained, tmp_path / "again", ShipConfig(run=str(trained), most_mb=weights))
+    with pytest.raises(OutputError, match="more than most_mb"):
+        ship(trained, tmp_path / "less", ShipConfig(run=str(trained), most_mb=weights - 1e-6))
+
+
 def test_stale_figures_are_refused(trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     train_stage(run, "latent_action", seed=1)

@@ -245,7 +245,7 @@ def test_a_dynamics_of_another_vocabulary_is_refused(first, run, steps):
     train_stage(run, "tokenizer", model=other)
     train_stage(run, "latent_action")
     steps.clear()
-    with pytest.raises(ConfigError, match=r"tensors of its dynamics have no place here .*the same init="):
+    with pytest.raises(ConfigError, match=r"tensors of its dynamics don't fit here .*the same init="):
         train_stage(run, "dynamics", init=str(first))
     assert not steps
 

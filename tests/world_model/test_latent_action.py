@@ -25,7 +25,7 @@ KINDS = {
     "discrete": {"kind": "discrete"},
 }
 NETWORKS = {
-    "conv": {"channels": 8, "blocks": 1},
+    "conv": {"channels": 8, "blocks": 2},
     "conv, chained": {"channels": 8, "blocks": 1, "chain": True},
     "transformer": {"network": "transformer", "patch": 4, "transformer": ALONE},
     "transformer with a past": {"network": "transformer", "patch": 4, "transformer": PAST},
@@ -102,6 +102,17 @@ def test_only_a_transformer_with_a_past_looks_further_back_than_a_pair(network, 
     alone = model.predict(video[:, 4], latents[:, 4])
     same = torch.allclose(clip, pair, atol=1e-4), torch.allclose(in_clip, alone, atol=1e-4)
     assert same == ((True, True) if not model.config.sees_past else (False, False))
+
+
+@pytest.mark.parametrize("layer", ["by_whole", "fine", "refine"])
+@torch.no_grad()
+def test_the_whole_frame_and_full_resolution_have_their_say(layer, video):
+    """From zero they learn to: the loss test sees their gradients. Here the prediction is another without them."""
+    model, latent = shaken(**NETWORKS["conv"]), torch.linspace(-1, 1, 8 * 5).view(8, 5)
+    with_it = model.predict(video[:, 2], latent)
+    for parameter in getattr(model.forward_model, layer).parameters():
+        parameter.zero_()
+    assert (model.predict(video[:, 2], latent) - with_it).abs().amax((1, 2, 3)).min() > 1e-3
 
 
 @pytest.mark.parametrize("network", NETWORKS)
