@@ -26,7 +26,7 @@ KINDS = {
 }
 NETWORKS = {
     "conv": {"channels": 8, "blocks": 2},
-    "conv, chained": {"channels": 8, "blocks": 1, "chain": True},
+    "conv, chained": {"channels": 8, "blocks": 2, "chain": True},
     "transformer": {"network": "transformer", "patch": 4, "transformer": ALONE},
     "transformer with a past": {"network": "transformer", "patch": 4, "transformer": PAST},
 }
