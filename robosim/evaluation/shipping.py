@@ -81,7 +81,11 @@ def ship_command(command: str, overrides: Sequence[str]) -> None:
     if not card["limits"]:
         print('  the card names no limits; limits=["…"] says what the simulator can\'t do')
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / MEGABYTE
-    print(f"made {out}: {len(card['files']) + 1} files, {size:.1f} MB, described in {out / CARD}")
+    weights = card["weight_bytes"] / MEGABYTE
+    print(
+        f"made {out}: {len(card['files']) + 1} files, {size:.2f} MB, {weights:.2f} of them weights, described in "
+        f"{out / CARD}"
+    )
     place = f'; moved to {SHIPPED / card["name"]} it is robosim.load("{card["name"]}")'
     print(f"next: robosim play run={out}{place}")
 
