@@ -1,9 +1,12 @@
 """Command ↔ latent action, from a few hundred labelled transitions.
 
-Most commands are absolute targets of joints, latent actions are motions. What a command moves is its distance from the
-previous one and from the joints, (a_t − a_{t−1}, a_t − q_t), seen from the posture q_t. Maps are ridge regressions
-on products of a motion and the posture; how a motion looks, the latent action, bends with the posture more than that,
-so a small network tells it where it does so better on left-out episodes (`latent_map`).
+Most commands are absolute targets of joints, latent actions are motions. The command's distances from the previous one
+and from the joints, (a_t − a_{t−1}, a_t − q_t), tell where the joints will be after the period, and the way there from
+the posture q_t, q̂_{t+1} − q_t, tells the latent action. So commands steer an imagined arm: where q_t is read off a
+picture that has drifted, the way leads back to where the command wants the arm.
+
+Maps are ridge regressions on products of a motion and the posture; how a motion looks, the latent action, bends with
+the posture more than that, so a small network tells it where it does so better on left-out episodes (`latent_map`).
 
 The joints of an arm that is led by its tool lie near a surface of few dimensions. Motion and posture enter by their
 leading principal coordinates, and commands are drawn to that surface: motions seen in pixels say nothing about the
@@ -97,7 +100,7 @@ class ActionAdapter(nn.Module):
         if config.latent_map == "network":
             if not self.drives_joints:
                 raise ValueError("latent_map=network needs commands that are targets of the state's joints")
-            self.to_latent = MotionNetwork(3 * joints, size)
+            self.to_latent = MotionNetwork(2 * joints, size)
         else:
             self.to_latent = BilinearRidge(moved, rank, size, speed=True)
         self.to_command = BilinearRidge(size, rank, joints)
@@ -134,11 +137,19 @@ class ActionAdapter(nn.Module):
         return asdict(self.config)
 
     def command_to_latent(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """The latent action [N, A] that `command` stands for; commands float32 [N, J], `joints` [N, S]."""
-        if isinstance(self.to_latent, MotionNetwork):
-            told = self.to_latent(self._moved(command, previous_command, joints))
+        """The latent action [N, A] that `command` stands for; commands float32 [N, J], `joints` [N, S].
+
+        It takes the joints from where they are to where the command leaves them, also where they aren't near its
+        previous one.
+        """
+        if self.drives_joints:
+            motion = self.predict_joints(command, previous_command, joints) - joints
         else:
-            told = self.to_latent(self._motion(command, previous_command, joints), self._posture(joints))
+            motion = command - self._idle_before(command, previous_command)
+        if isinstance(self.to_latent, MotionNetwork):
+            told = self.to_latent(self._seen(motion, joints))
+        else:
+            told = self.to_latent(self._principal(motion), self._posture(joints))
         return torch.tanh(told) * self.config.latent_bound
 
     def latent_to_command(self, latent: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
@@ -210,17 +221,18 @@ class ActionAdapter(nn.Module):
         change = (command - self.idle_command(previous)) / self.change_scale
         step = (labels.next_joints_MJ - joints) / self._step_scale
 
-        if isinstance(self.to_latent, MotionNetwork):
-            moved = self._moved(command, previous, joints)
-            held_latent = self.to_latent.fit(
-                moved, labels.latent_MA, groups, self.config.latent_bound, MARGIN
-            )
-        else:
-            motion = self._motion(command, previous, joints)
-            told = self.to_latent.fit(motion, posture, latent, groups, shared_penalty=False)
-            held_latent = torch.tanh(told) * self.config.latent_bound
         held_change = self.to_command.fit(latent, posture, change, groups)
-        held_step = self.to_joints.fit(self._servo(command, previous, joints), posture, step, groups)
+        servo = self._servo(command, previous, joints)
+        # A penalty for each joint: a gripper held open by what it grips would choose that of the arm.
+        held_step = self.to_joints.fit(servo, posture, step, groups, shared_penalty=False)
+        # Of left-out episodes, as everything is that meets the map later.
+        motion = (held_step if self.drives_joints else change) * self.change_scale
+        if isinstance(self.to_latent, MotionNetwork):
+            bound, seen = self.config.latent_bound, self._seen(motion, joints)
+            held_latent = self.to_latent.fit(seen, labels.latent_MA, groups, bound, MARGIN)
+        else:
+            told = self.to_latent.fit(self._principal(motion), posture, latent, groups, shared_penalty=False)
+            held_latent = torch.tanh(told) * self.config.latent_bound
         if self.drives_joints:
             self.surface.fit(posture, posture, joints - self.joints_mean, groups)
             self.pull.fill_(PULL)
@@ -243,25 +255,25 @@ class ActionAdapter(nn.Module):
         self.lower.copy_(torch.tensor(robot.lower))
         self.upper.copy_(torch.tensor(robot.upper))
         self.joints_mean.copy_(joints.mean(0))
-        change = self._fit_joint_scales(labels) if self.drives_joints else self._fit_number_scales(labels)
+        motion = self._fit_joint_scales(labels) if self.drives_joints else self._fit_number_scales(labels)
         for limit_P, rows, directions in (
             (self.posture_limit_P, joints - self.joints_mean, self.posture_PJ),
-            (self.motion_limit_P, change, self.motion_PJ),
+            (self.motion_limit_P, motion, self.motion_PJ),
         ):
             limit_P.copy_(MARGIN * (rows @ directions.T).abs().amax(0))
 
     def _fit_joint_scales(self, labels: Transitions) -> Tensor:
-        """One scale for all joints, by which they move together; returns what the commands move [M, J]."""
+        """One scale for all joints, by which they move together; returns how they move [M, J]."""
         command, joints = labels.command_MJ, labels.joints_MJ
-        change = command - labels.previous_command_MJ
+        change, step = command - labels.previous_command_MJ, labels.next_joints_MJ - joints
         self.change_scale.copy_(change.square().mean().sqrt().clamp_min(SMALLEST_SCALE))
         self.lag_scale.copy_((command - joints).square().mean().sqrt().clamp_min(SMALLEST_SCALE))
         self.largest_step.copy_((STEP_MARGIN * change.abs().amax(0)).clamp_min(SMALLEST_SCALE))
         self.posture_PJ.copy_(
             principal_directions(joints - self.joints_mean, self.config.rank, SMALLEST_SCALE)
         )
-        self.motion_PJ.copy_(principal_directions(change, self.config.rank, 0.05 * self.change_scale))
-        return change
+        self.motion_PJ.copy_(principal_directions(step, self.config.rank, 0.05 * self.change_scale))
+        return step
 
     def _fit_number_scales(self, labels: Transitions) -> Tensor:
         """A scale for every number, each having a unit of its own; returns what the commands move [M, J]."""
@@ -286,24 +298,18 @@ class ActionAdapter(nn.Module):
         """What `command` is measured from; itself, where it is the first target of all."""
         return self.idle_command(torch.where(previous_command.isnan(), command, previous_command))
 
-    def _motion(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """Principal coordinates [N, P] of what the command moves.
-
-        Joints follow commands closely, so that labels can't tell its two distances apart: their mean enters. Where
-        joints have drifted from the commands, it acts as feedback.
-        """
-        idle = self._idle_before(command, previous_command)
-        motion = (command - (0.5 * (idle + joints) if self.drives_joints else idle)) @ self.motion_PJ.T
-        return torch.clamp(motion, -self.motion_limit_P, self.motion_limit_P)
-
     def _servo(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
         """What moves the state: both distances [N, 2J] that the joints' controllers act on, else the motion [N, J]."""
         change = (command - self._idle_before(command, previous_command)) / self.change_scale
         return torch.cat([change, (command - joints) / self.lag_scale], 1) if self.drives_joints else change
 
-    def _moved(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
-        """What a `MotionNetwork` looks at [N, 3J]: both distances, and where the joints are."""
-        return torch.cat([self._servo(command, previous_command, joints), joints], 1)
+    def _seen(self, motion: Tensor, joints: Tensor) -> Tensor:
+        """What a `MotionNetwork` looks at [N, 2J]: how the joints move, and where they are."""
+        return torch.cat([motion / self.change_scale, joints], 1)
+
+    def _principal(self, motion: Tensor) -> Tensor:
+        coordinates = motion @ self.motion_PJ.T
+        return torch.clamp(coordinates, -self.motion_limit_P, self.motion_limit_P)
 
     def _posture(self, joints: Tensor) -> Tensor:
         posture = (joints - self.joints_mean) @ self.posture_PJ.T

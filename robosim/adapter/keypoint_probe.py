@@ -4,8 +4,10 @@ The keypoints are where colours lie; the colours come from unlabelled video. Eve
 closed form, its choices made on left-out episodes: a keypoint network trained on so few labels read the tool twice
 as badly. Object and goal are landmarks of their own, because ten episodes show them at few places.
 
-Recordings from elsewhere know no positions: of them the probe learns the numbers of a state, the rest is NaN. Many
-cameras don't show what a number means, so each has a trust: what it explains of left-out episodes.
+Recordings from elsewhere know no positions: of them the probe learns the numbers of a state, the rest is NaN.
+
+One small picture doesn't show all joints, the turn of a wrist or a closing gripper least, and many cameras don't show
+what a number of a state means. So each has a trust: the share of its variance that is told of left-out episodes.
 
 Give the probe labelled frames both as recorded and as the tokenizer gives them back: read from recorded frames alone,
 it is lost on imagined ones.
@@ -59,8 +61,7 @@ class KeypointProbe(nn.Module):
         self.register_buffer("codebook_K3", torch.zeros(config.colours, 3))
         self.register_buffer("mean_O", torch.zeros(outputs))
         self.register_buffer("scale_O", torch.ones(outputs))
-        if not config.points:
-            self.register_buffer("trust_O", torch.zeros(outputs))
+        self.register_buffer("trust_O", torch.zeros(outputs))
 
     @classmethod
     def from_config(cls, data: dict[str, Any]) -> KeypointProbe:
@@ -121,9 +122,9 @@ class KeypointProbe(nn.Module):
         member_NKHW = memberships(frames, self.codebook_K3)
         scaled_NO = (arm_NO - self.mean_O) / self.scale_O
         held_out_NO = self.arm.fit(member_NKHW, scaled_NO, episodes)
+        left_O, all_O = (held_out_NO - scaled_NO).square().sum(0), scaled_NO.square().sum(0)
+        self.trust_O.copy_((1 - left_O / all_O.clamp_min(1e-9)).clamp(0, 1))
         if not self.config.points:
-            left_O, all_O = (held_out_NO - scaled_NO).square().sum(0), scaled_NO.square().sum(0)
-            self.trust_O.copy_((1 - left_O / all_O.clamp_min(1e-9)).clamp(0, 1))
             return self._reading(held_out_NO)
         # The object is pushed about, the goal stands still: the object shows more of the plane.
         rows = torch.ones(len(frames), dtype=torch.bool) if shows_object is None else shows_object
@@ -144,4 +145,4 @@ class KeypointProbe(nn.Module):
         if objects is None or goals is None:
             unknown = arm_NO.new_full((len(arm_NO), 3), torch.nan)
             return ProbeReading(arm_NO, unknown, unknown, unknown, self.trust_O)
-        return ProbeReading(arm_NO[:, :-3], arm_NO[:, -3:], objects, goals)
+        return ProbeReading(arm_NO[:, :-3], arm_NO[:, -3:], objects, goals, self.trust_O[:-3])

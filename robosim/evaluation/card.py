@@ -19,6 +19,7 @@ from robosim.checkpoint import MANIFEST, file_hash, read_json, stage_finished, s
 from robosim.errors import CheckpointError
 from robosim.evaluation.machine import machine
 from robosim.evaluation.summary import STAGES
+from robosim.shipped import read_card, shipped_folder, shipped_names, weights_hash
 from robosim.simulator import Simulator
 
 SHOWN = ("tokenizer", "latent_action", "dynamics", "adapt")
@@ -52,7 +53,7 @@ def make_card(
         "precision": precision,
         "parameters": {**sizes, "total": sum(sizes.values())},
         "data": data_recipe(run, clips, manifests["collect"]),
-        "training": {stage: training_of(manifests[stage]) for stage in SHOWN},
+        "training": {stage: training_of(stage, manifests[stage]) for stage in SHOWN},
         "held_out": {stage: figures_of(manifests[stage]) for stage in SHOWN},
         "evaluation": brief(nameless(read_json(evaluation))) if evaluation.is_file() else None,
         "check": dict(check),
@@ -136,9 +137,12 @@ def made_by(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def training_of(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How a part was trained. `init` is what its weights started from, null for random ones."""
+def training_of(stage: str, manifest: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How a part was trained. `init` is what its weights started from, null for random ones; of a part that was taken
+    as it is from a shipped simulator, `taken_from`, all this is what its card says."""
     config = manifest and manifest["config"]
+    if earlier := earlier_card(stage, manifest):
+        return {**earlier["training"][stage], "taken_from": earlier["name"]}
     return {
         "config": config and nameless(config),
         "seed": config and config.get("seed"),
@@ -148,6 +152,16 @@ def training_of(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
         "init_sha256": manifest and manifest["inputs"].get("init"),
         "last_metrics": figure(manifest, "train"),
     }
+
+
+def earlier_card(stage: str, manifest: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The card of the shipped simulator from which a part was taken without a step of training; None for a part that
+    was trained, or whose origin isn't shipped, or isn't what it was."""
+    name = figure(manifest, "init")
+    if not manifest or not name or manifest["config"]["train"]["steps"] or name not in shipped_names():
+        return None
+    same = weights_hash(shipped_folder(name), stage) == manifest["inputs"].get("init")
+    return read_card(name) if same else None
 
 
 def figures_of(manifest: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -184,9 +198,15 @@ def figure(manifest: Mapping[str, Any] | None, name: str) -> Any:
 
 
 def nameless(value: Any) -> Any:
-    """The same without the folders of the machine that it was made on: of an absolute path the last part stays."""
+    """The same without the folders of the machine that it was made on: of an absolute path the last part stays, of the
+    words of a command too."""
     if isinstance(value, Mapping):
         return {key: nameless(part) for key, part in value.items()}
     if isinstance(value, list):
         return [nameless(part) for part in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    if not isinstance(value, str) or Path(value).is_absolute():
+        return Path(value).name if isinstance(value, str) else value
+    parts = (word.rpartition("=") for word in value.split(" "))
+    return " ".join(
+        key + equals + (Path(path).name if Path(path).is_absolute() else path) for key, equals, path in parts
+    )

@@ -156,3 +156,39 @@ def test_the_fewest_coordinates_that_tell_latent_actions_about_best(labels, spec
     adapter, errors = fit_commands(labels, spec, BOUND)
     assert adapter.config.rank == kept and errors == {"latent_r2": told[kept]}
     assert fit_commands(labels, spec, BOUND, rank=4)[0].config.rank == 4, "what is asked for isn't tried"
+
+
+def servoed(spec, rows: int = 400) -> Transitions:
+    """An arm that goes four fifths of the way to each command, and a gripper held open by what it grips."""
+    generator = torch.Generator().manual_seed(5)
+    joints = torch.rand(rows, 8, generator=generator) - 0.5
+    previous = joints + 0.01 * torch.randn(rows, 8, generator=generator)
+    command = previous + 0.04 * torch.randn(rows, 8, generator=generator)
+    following = joints + 0.8 * (command - joints)
+    joints[:, 7], previous[:, 7] = 0.5 + 0.2 * torch.rand(rows, generator=generator), 0.0
+    command[:, 7] = 0.0
+    following[:, 7] = joints[:, 7] + 0.1 * torch.randn(rows, generator=generator)
+    latent = torch.tanh(20 * (following - joints)[:, :5]) * BOUND
+    return Transitions(command, previous, joints, following, latent, torch.arange(rows) % 10)
+
+
+def test_a_gripper_that_is_held_open_does_not_spoil_the_arm(spec):
+    rows, adapter = servoed(spec), ActionAdapter(ActionAdapterConfig(rank=8))
+    adapter.fit(rows, spec.robot)
+    with torch.no_grad():
+        moved = adapter.predict_joints(rows.command_MJ, rows.previous_command_MJ, rows.joints_MJ)
+    off, step = moved - rows.next_joints_MJ, rows.next_joints_MJ - rows.joints_MJ
+    assert off[:, :7].square().mean() < 1e-3 * step[:, :7].square().mean()
+
+
+@pytest.mark.parametrize("latent_map", ["ridge", "network"])
+def test_commands_bring_back_an_arm_that_is_seen_elsewhere(spec, latent_map):
+    """Seen 0.02 rad ahead of where it is, the arm is told a motion that is shorter by as much."""
+    rows, adapter = servoed(spec), ActionAdapter(ActionAdapterConfig(rank=8, latent_map=latent_map))
+    adapter.fit(rows, spec.robot)
+    given = rows.command_MJ, rows.previous_command_MJ
+    ahead = torch.tensor([0.02] * 7 + [0.0])
+    with torch.no_grad():
+        told, back = (adapter.command_to_latent(*given, rows.joints_MJ + shift) for shift in (0.0, ahead))
+    motions = [torch.atanh((latent / BOUND).clamp(-0.98, 0.98)) / 20 for latent in (told, back)]
+    assert (motions[1] - motions[0]).mean().item() == pytest.approx(0.8 * -0.02, rel=0.2)

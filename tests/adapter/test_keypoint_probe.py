@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from robosim.adapter import KeypointProbe, KeypointProbeConfig
 from robosim.adapter.colours import memberships
-from robosim.adapter.fit import probe_figures, read_all
+from robosim.adapter.fit import FitConfig, fit_adapter, probe_figures, read_all
+from tests.adapter.conftest import BOUND
 
 
 def test_it_reads_held_out_frames(bundle, held_out):
@@ -90,3 +93,15 @@ def test_frames_of_the_wrong_kind_are_refused(bundle):
         bundle.probe.read(torch.zeros(1, 64, 64, 3))
     with pytest.raises(ValueError, match=r"\[N,H,W,3\]"):
         bundle.probe.read(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+def test_joints_that_the_picture_does_not_show_are_not_believed(labels, make_episodes, spec):
+    """The drawn arm shows its tool, and so the joints that follow from it; not a wrist that turns by lot."""
+    rng = np.random.default_rng(0)
+    turned = replace(
+        labels, joints=[np.concatenate([q[:, :7], rng.random((len(q), 1))], 1) for q in labels.joints]
+    )
+    video = torch.from_numpy(np.concatenate(make_episodes(2, seed=200).frames))
+    probe = fit_adapter(turned, [], video, spec, BOUND, FitConfig(colours=16))[0].probe
+    trust = probe.read(video[:2]).trust
+    assert trust.shape == (8,) and trust[:7].min() > 0.8 and trust[7] < 0.2

@@ -220,6 +220,19 @@ def test_the_card_says_how_it_was_made(shipped, trained):
     assert card["hardware"]["shipped_on"]["cores"] >= 1
 
 
+def test_parts_that_were_taken_as_they_are_keep_their_record(shelf, shipped, trained, tmp_path):
+    run, first = Path(shutil.copytree(trained, tmp_path / "run")), put_on(shelf, shipped, "toy")
+    for name in TRAINING:
+        shutil.rmtree(run / name)
+        train_stage(run, name, init="toy", train=replace(FEW, steps=0))
+    card = ship(run, tmp_path / "again", ShipConfig(run=str(run)))
+    for name in TRAINING:
+        assert card["training"][name] == read_json(first / CARD)["training"][name] | {"taken_from": "toy"}
+    shutil.rmtree(first)
+    gone = ship(run, tmp_path / "gone", ShipConfig(run=str(run)))["training"]["dynamics"]
+    assert (gone["init"], gone["steps"], "taken_from" in gone) == ("toy", 0, False)
+
+
 def test_what_the_run_does_not_say_is_null(shipped, run, tmp_path):
     card = read_json(shipped / CARD)
     assert card["evaluation"] is None and card["held_out"]["adapt"] is None
@@ -236,7 +249,7 @@ def test_a_card_has_the_evaluation_of_all_tasks_together(trained, tmp_path):
     (run / "evaluation").mkdir()
     figures = {"psnr": {"1": {"value": 19.98765, "low": None, "episodes": 12345}}}
     measured = {
-        "command": "robosim evaluate",
+        "command": f"robosim evaluate run={run} clips=8",
         "data": str(run),
         "pooled": figures | {"moving_psnr_gain_db": {"latent_ceiling": figures}},
         "tasks": {"reach": figures},
@@ -244,7 +257,8 @@ def test_a_card_has_the_evaluation_of_all_tasks_together(trained, tmp_path):
     (run / "evaluation/evaluation.json").write_text(json.dumps(measured))
     card = ship(run, tmp_path / "toy", ShipConfig(run=str(run)))
     shown = {"psnr": {"1": {"value": 19.99, "low": None}}}
-    assert card["evaluation"] == {"command": "robosim evaluate", "data": "run", "pooled": shown}
+    command = "robosim evaluate run=run clips=8"
+    assert card["evaluation"] == {"command": command, "data": "run", "pooled": shown}
 
 
 def test_starts_are_counted_by_task(trained, tmp_path):
