@@ -62,6 +62,7 @@ def load_adapter(folder: Path) -> AdapterBundle:
         bundle.modules.load_state_dict(load_tensors(folder / WEIGHTS))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{folder} holds no adapter that fits its {SIZES}; run the stage adapt again"
+            f"{folder} holds no adapter that fits its {SIZES}, or one of another version; "
+            f"fit it again with: robosim adapt out={folder.parent} resume=false"
         ) from error
     return bundle

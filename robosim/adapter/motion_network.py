@@ -1,7 +1,7 @@
-"""A small network from what a command moves to the latent action, where products of motion and posture are too few.
+"""A small network from how joints move to the latent action, where products of motion and posture are too few.
 
 How a motion of joints looks to a camera bends with the posture more than a bilinear map can say: of four tasks'
-held-out latent actions that map told 65 % of the variance from 200 labels and 79 % from 800, this one 84 % and 93 %
+held-out latent actions that map told 65 % of the variance from 200 labels and 79 % from 800, this one 84 % and 94 %
 (docs/results/quality.md).
 
 Legend of shape suffixes: M samples, F features, A latent dimensions.

@@ -39,7 +39,7 @@ def test_a_damaged_folder_is_named(bundle, tmp_path: Path):
     sizes = json.loads((tmp_path / "adapter.json").read_text())
     sizes["adapter"]["latent_size"] = 3
     (tmp_path / "adapter.json").write_text(json.dumps(sizes))
-    with pytest.raises(CheckpointError, match="run the stage adapt again"):
+    with pytest.raises(CheckpointError, match="fit it again with: robosim adapt out="):
         load_adapter(tmp_path)
     save_adapter(tmp_path, bundle)
     (tmp_path / "adapter.safetensors").write_bytes(b"half a file")

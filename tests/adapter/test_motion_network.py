@@ -1,4 +1,4 @@
-"""The network from what a command moves to the latent action: better where motions bend with the posture, and safe."""
+"""The network from how joints move to the latent action: better where motions bend with the posture, and safe."""
 
 from __future__ import annotations
 
