@@ -13,7 +13,7 @@ leading principal coordinates, and commands are drawn to that surface: motions s
 arm's redundancy, and small errors there would add up.
 
 Latent action → command knows nothing of a_{t−1} − q_t: in recorded motion that lag tells the last step, which predicts
-the next one so well that the latent action would count for less, and under imagined joints it is noise.
+the next one so well that the latent action would count for less, and where latent actions lead it is noise.
 
 Recordings from elsewhere may have states that aren't the joints which the commands address, or none, and commands that
 are motions themselves. What a command moves is then its distance from the previous target, or from the usual motion,
@@ -143,7 +143,7 @@ class ActionAdapter(nn.Module):
         previous one.
         """
         if self.drives_joints:
-            motion = self.predict_joints(command, previous_command, joints) - joints
+            motion = self._predict_motion(command, previous_command, joints)
         else:
             motion = command - self._idle_before(command, previous_command)
         if isinstance(self.to_latent, MotionNetwork):
@@ -168,8 +168,7 @@ class ActionAdapter(nn.Module):
 
     def predict_joints(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
         """The state [N, S] one control period after `command` [N, J] is sent at the state `joints` [N, S]."""
-        servo = self._servo(command, previous_command, joints)
-        moved = joints + self.to_joints(servo, self._posture(joints)) * self._step_scale
+        moved = joints + self._predict_motion(command, previous_command, joints)
         return torch.clamp(moved, self.lower, self.upper) if self.drives_joints else moved
 
     def idle_command(self, previous_command: Tensor) -> Tensor:
@@ -297,6 +296,12 @@ class ActionAdapter(nn.Module):
     def _idle_before(self, command: Tensor, previous_command: Tensor) -> Tensor:
         """What `command` is measured from; itself, where it is the first target of all."""
         return self.idle_command(torch.where(previous_command.isnan(), command, previous_command))
+
+    def _predict_motion(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
+        """How the state [N, S] moves in one period. Not held to the limits: recorded ones are those of commands, and
+        joints that sag or grip stay beyond them."""
+        servo = self._servo(command, previous_command, joints)
+        return self.to_joints(servo, self._posture(joints)) * self._step_scale
 
     def _servo(self, command: Tensor, previous_command: Tensor, joints: Tensor) -> Tensor:
         """What moves the state: both distances [N, 2J] that the joints' controllers act on, else the motion [N, J]."""

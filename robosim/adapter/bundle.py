@@ -15,6 +15,10 @@ from robosim.errors import CheckpointError
 
 WEIGHTS, SIZES = "adapter.safetensors", "adapter.json"
 
+FORMAT = 2
+"""What the maps are told: since 2 latent actions are told from how joints move, before from a command's distances. The
+weights of some adapters have the same sizes in both."""
+
 
 @dataclass
 class AdapterBundle:
@@ -43,6 +47,7 @@ def save_adapter(folder: Path, bundle: AdapterBundle) -> None:
     prepare_folder(folder)
     save_tensors(folder / WEIGHTS, bundle.modules.state_dict())
     sizes = {
+        "format": FORMAT,
         "adapter": bundle.adapter.to_config(),
         "probe": bundle.probe.to_config(),
         "judge": None if bundle.judge is None else {"tasks": list(bundle.judge.tasks)},
@@ -54,6 +59,8 @@ def load_adapter(folder: Path) -> AdapterBundle:
     """Read what `save_adapter` wrote. Raises `CheckpointError` when it is missing or damaged."""
     sizes = read_json(folder / SIZES)
     try:
+        if sizes["format"] != FORMAT:
+            raise ValueError(f"format {sizes['format']}")
         bundle = AdapterBundle(
             ActionAdapter.from_config(sizes["adapter"]),
             KeypointProbe.from_config(sizes["probe"]),
@@ -63,6 +70,6 @@ def load_adapter(folder: Path) -> AdapterBundle:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder} holds no adapter that fits its {SIZES}, or one of another version; "
-            f"fit it again with: robosim adapt out={folder.parent} resume=false"
+            f"fit it again with: robosim adapt out={folder.parent} resume=false (and the labels= that it had)"
         ) from error
     return bundle

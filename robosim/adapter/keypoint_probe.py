@@ -7,7 +7,8 @@ as badly. Object and goal are landmarks of their own, because ten episodes show 
 Recordings from elsewhere know no positions: of them the probe learns the numbers of a state, the rest is NaN.
 
 One small picture doesn't show all joints, the turn of a wrist or a closing gripper least, and many cameras don't show
-what a number of a state means. So each has a trust: the share of its variance that is told of left-out episodes.
+what a number of a state means. So each has a trust: the share of its variance that is told of left-out episodes, 0
+where the labels don't vary or are a single episode.
 
 Give the probe labelled frames both as recorded and as the tokenizer gives them back: read from recorded frames alone,
 it is lost on imagined ones.
@@ -32,6 +33,9 @@ from robosim.world_model.protocols import ProbeReading
 
 SMALLEST_SCALE = 1e-2
 """Rad or metres: outputs that hardly move in the labels aren't blown up to unit size."""
+
+SMALLEST_SPREAD = 1e-6
+"""Sum of squares, in those units, below which an output doesn't vary in the labels."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,8 @@ class KeypointProbe(nn.Module):
         scaled_NO = (arm_NO - self.mean_O) / self.scale_O
         held_out_NO = self.arm.fit(member_NKHW, scaled_NO, episodes)
         left_O, all_O = (held_out_NO - scaled_NO).square().sum(0), scaled_NO.square().sum(0)
-        self.trust_O.copy_((1 - left_O / all_O.clamp_min(1e-9)).clamp(0, 1))
+        told_O = (1 - left_O / all_O.clamp_min(SMALLEST_SPREAD)).clamp(0, 1) * (all_O > SMALLEST_SPREAD)
+        self.trust_O.copy_(told_O if len(episodes.unique()) > 1 else torch.zeros_like(told_O))
         if not self.config.points:
             return self._reading(held_out_NO)
         # The object is pushed about, the goal stands still: the object shows more of the plane.

@@ -142,7 +142,7 @@ def training_of(stage: str, manifest: Mapping[str, Any] | None) -> dict[str, Any
     as it is from a shipped simulator, `taken_from`, all this is what its card says."""
     config = manifest and manifest["config"]
     if earlier := earlier_card(stage, manifest):
-        return {**earlier["training"][stage], "taken_from": earlier["name"]}
+        return {**earlier["training"][stage], "taken_from": f"{earlier['name']} of {earlier['date']}"}
     return {
         "config": config and nameless(config),
         "seed": config and config.get("seed"),
@@ -208,5 +208,6 @@ def nameless(value: Any) -> Any:
         return Path(value).name if isinstance(value, str) else value
     parts = (word.rpartition("=") for word in value.split(" "))
     return " ".join(
-        key + equals + (Path(path).name if Path(path).is_absolute() else path) for key, equals, path in parts
+        key + equals + (Path(path).name or path if Path(path).is_absolute() else path)
+        for key, equals, path in parts
     )

@@ -153,7 +153,8 @@ def _check_fit(simulator: Simulator, folder: Path) -> None:
     sizes = (adapter.config.latent_size, adapter.config.num_joints, len(adapter.joints_mean))
     if sizes != (world.latent_dim, spec.robot.num_joints, len(spec.state_columns)):
         raise CheckpointError(
-            f"the adapter of {folder} doesn't fit its latent actions or its arm; run: robosim adapt out={folder}"
+            f"the adapter of {folder} doesn't fit its latent actions or its arm; run: "
+            f"robosim adapt out={folder} resume=false"
         )
 
 

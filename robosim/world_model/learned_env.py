@@ -1,8 +1,8 @@
 """`LearnedEnv`: the world model behind the contract that it shares with physics. No MuJoCo is imported.
 
 A command becomes a latent action through the adapter, the world model makes the next frame, and the probe reads
-from it what the task needs. The joints are the adapter's own prediction, corrected by what the probe sees: so the next
-command leads an arm back that has drifted in the picture from where it was told to be.
+from it what the task needs. The joints are the adapter's own prediction, corrected by what the probe sees: so a command
+that is a target of the joints leads an arm back that has drifted in the picture from where it was told to be.
 """
 
 from __future__ import annotations

@@ -181,6 +181,17 @@ def test_a_gripper_that_is_held_open_does_not_spoil_the_arm(spec):
     assert off[:, :7].square().mean() < 1e-3 * step[:, :7].square().mean()
 
 
+def test_joints_beyond_the_limits_of_commands_make_no_motion(spec):
+    """Recorded limits are those of commands: an arm that sags beyond them and is told to stay stays."""
+    narrow = replace(spec.robot, upper=(0.1,) * 8)
+    rows, adapter = servoed(spec), ActionAdapter(ActionAdapterConfig(rank=8))
+    adapter.fit(rows, narrow)
+    joints = torch.full((1, 8), 0.3)
+    with torch.no_grad():
+        assert adapter.predict_joints(joints, joints, joints).max() <= 0.1
+        assert adapter.command_to_latent(joints, joints, joints).abs().max() < 0.1
+
+
 @pytest.mark.parametrize("latent_map", ["ridge", "network"])
 def test_commands_bring_back_an_arm_that_is_seen_elsewhere(spec, latent_map):
     """Seen 0.02 rad ahead of where it is, the arm is told a motion that is shorter by as much."""

@@ -21,6 +21,7 @@ from robosim.adapter import (
     load_adapter,
     save_adapter,
 )
+from robosim.errors import CheckpointError
 from robosim.spec import EnvSpec, RobotSpec, TaskSpec
 from tests.adapter.conftest import BOUND
 
@@ -201,18 +202,15 @@ def test_saved_and_loaded_it_answers_the_same(fit, kind, tmp_path):
     assert not reading.joints.isnan().any()
 
 
-def test_folders_of_before_load(bundle, held_out, tmp_path):
-    """They say nothing of states, kinds and points."""
-    save_adapter(tmp_path, bundle)
+@pytest.mark.parametrize("version", [None, 1])
+def test_folders_of_before_are_refused(fit, tmp_path, version):
+    """Their maps are told something else, though their weights may be of the same sizes."""
+    save_adapter(tmp_path, fit("ee_delta")[0])
     sizes = json.loads((tmp_path / "adapter.json").read_text())
-    del sizes["adapter"]["commands"], sizes["adapter"]["state_size"], sizes["probe"]["points"]
+    sizes = sizes | {"format": version} if version else {k: v for k, v in sizes.items() if k != "format"}
     (tmp_path / "adapter.json").write_text(json.dumps(sizes))
-    rows, loaded = held_out.transitions(), load_adapter(tmp_path)
-    commands = [
-        one.adapter.latent_to_command(rows.latent_MA, rows.previous_command_MJ, rows.joints_MJ)
-        for one in (bundle, loaded)
-    ]
-    assert torch.equal(*commands) and loaded.judge is not None
+    with pytest.raises(CheckpointError, match="of another version; fit it again"):
+        load_adapter(tmp_path)
 
 
 def test_motions_need_the_size_of_a_state():

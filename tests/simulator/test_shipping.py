@@ -11,7 +11,14 @@ import pytest
 import torch
 
 import robosim
-from robosim.checkpoint import MANIFEST, atomic_write_json, finish_stage, load_tensors, read_json
+from robosim.checkpoint import (
+    MANIFEST,
+    atomic_write_json,
+    finish_stage,
+    load_tensors,
+    read_json,
+    save_tensors,
+)
 from robosim.cli import main
 from robosim.errors import CheckpointError, ConfigError, OutputError
 from robosim.evaluation.shipping import ShipConfig, ship
@@ -227,7 +234,14 @@ def test_parts_that_were_taken_as_they_are_keep_their_record(shelf, shipped, tra
         train_stage(run, name, init="toy", train=replace(FEW, steps=0))
     card = ship(run, tmp_path / "again", ShipConfig(run=str(run)))
     for name in TRAINING:
-        assert card["training"][name] == read_json(first / CARD)["training"][name] | {"taken_from": "toy"}
+        known = read_json(first / CARD)
+        source = {"taken_from": f"toy of {known['date']}"}
+        assert card["training"][name] == known["training"][name] | source
+    other = first / "dynamics/model.safetensors"
+    tensors = load_tensors(other)
+    save_tensors(other, {key: value + 1 for key, value in tensors.items()})
+    changed = ship(run, tmp_path / "changed", ShipConfig(run=str(run)))["training"]
+    assert "taken_from" in changed["tokenizer"] and "taken_from" not in changed["dynamics"]
     shutil.rmtree(first)
     gone = ship(run, tmp_path / "gone", ShipConfig(run=str(run)))["training"]["dynamics"]
     assert (gone["init"], gone["steps"], "taken_from" in gone) == ("toy", 0, False)
