@@ -60,12 +60,13 @@ def locate(path: str | Path) -> Path:
 
 
 def weights_hash(path: str | Path, part: str) -> str:
-    """Hash of one part's weights and sizes, wherever they lie: tokenizer, latent_action or dynamics.
+    """Hash of one part's weights and sizes, wherever they lie: tokenizer, latent_action, dynamics or adapter.
 
     Raises `CheckpointError` where the simulator has no such part.
     """
     folder = locate(path) / part
-    files = [folder / "model.safetensors", folder / "model.json"]
+    stem = "adapter" if part == "adapter" else "model"
+    files = [folder / f"{stem}.safetensors", folder / f"{stem}.json"]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise CheckpointError(f"init={path} has no finished {part} ({missing[0]} is missing); name another")

@@ -184,17 +184,18 @@ def input_hashes(stage: Stage, run: Path, stages: Mapping[str, Stage]) -> dict[s
 
 
 def starting_weights(request: Request) -> dict[str, str]:
-    """Hash of the weights that a training starts from (`init=`), as one more input; nothing where they are random.
+    """Hash of the weights that a stage starts from (`init=`), as one more input; nothing where there are none.
 
-    Raises `ConfigError` where they don't fit the model: before an earlier result is set aside.
+    Raises `ConfigError` where they don't fit a model that is trained: before an earlier result is set aside.
     """
     init = getattr(request.config, "init", None)
     if init is None:
         return {}
     if locate(init).resolve() == request.run.resolve():
-        raise ConfigError(f"init={init} is the run that the training writes to; set out= to another one")
-    load("robosim.training.starting_weights:check_start")(init, request.stage.name, request.config.model)
-    return {"init": weights_hash(init, request.stage.name)}
+        raise ConfigError(f"init={init} is the run that this stage writes to; set out= to another one")
+    if request.stage.section:
+        load("robosim.training.starting_weights:check_start")(init, request.stage.name, request.config.model)
+    return {"init": weights_hash(init, request.stage.folders[0])}
 
 
 def begin(request: Request, wanted: str, record: Mapping[str, Any]) -> float:

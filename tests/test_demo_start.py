@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import robosim
-from robosim import pipeline, shipped
+from robosim import pipeline, shipped, stage_runner
 from robosim.checkpoint import MANIFEST, atomic_write_json, load_tensors, prepare_folder, read_json
 from robosim.cli import main
 from robosim.config import build, compose_tree, to_dict
@@ -69,6 +69,18 @@ def test_the_shipped_simulator_is_taken_as_it_is(tiny, asked, capsys):
     shown = capsys.readouterr().out
     assert "starts from the shipped tiny; from_scratch=true" in shown and "haven't seen" not in shown
     assert "will be trained" not in shown
+
+
+def test_the_shipped_adapter_is_asked_too_where_there_is_one(tiny, asked):
+    assert main(["demo", *QUICK]) == 0
+    assert asked["adapt"].config.init is None
+    for file in ("adapter.json", "adapter.safetensors"):
+        (prepare_folder(tiny / "adapter") / file).write_bytes(b"adapter")
+    assert main(["demo", *QUICK]) == 0
+    assert asked["adapt"].config.init == str(tiny)
+    assert stage_runner.starting_weights(asked["adapt"]) == {"init": shipped.weights_hash("tiny", "adapter")}
+    assert main(["demo", *QUICK, "adapt.init=null"]) == 0
+    assert asked["adapt"].config.init is None
 
 
 def test_a_folder_of_that_name_does_not_take_its_place(tiny):

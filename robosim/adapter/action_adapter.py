@@ -236,17 +236,40 @@ class ActionAdapter(nn.Module):
             self.surface.fit(posture, posture, joints - self.joints_mean, groups)
             self.pull.fill_(PULL)
 
+        return self._figures(
+            held_latent - labels.latent_MA, held_change - change, held_step - step, labels, robot
+        )
+
+    @torch.no_grad()
+    def errors(self, labels: Transitions, robot: RobotSpec) -> dict[str, float]:
+        """The figures of `fit` on labels that nothing was fitted on."""
+        self._check(labels, robot)
+        inputs = (labels.command_MJ, labels.previous_command_MJ, labels.joints_MJ)
+        off_latent = self.command_to_latent(*inputs) - labels.latent_MA
+        off_command = self.latent_to_command(labels.latent_MA, *inputs[1:]) - labels.command_MJ
+        off_step = self.predict_joints(*inputs) - labels.next_joints_MJ
+        scaled = off_command / self.change_scale, off_step / self._step_scale
+        return self._figures(off_latent, *scaled, labels, robot)
+
+    def _figures(
+        self,
+        off_latent: Tensor,
+        off_command: Tensor,
+        off_step: Tensor,
+        labels: Transitions,
+        robot: RobotSpec,
+    ) -> dict[str, float]:
+        """Of errors in units of what moves; see `fit`."""
         spread = (labels.latent_MA - labels.latent_MA.mean(0)).square().sum()
-        latent_r2 = (1 - (held_latent - labels.latent_MA).square().sum() / spread.clamp_min(1e-9)).item()
-        off_command, off_step = (held_change - change).abs().mean(), (held_step - step).abs().mean()
+        latent_r2 = (1 - off_latent.square().sum() / spread.clamp_min(1e-9)).item()
         if "rad" in robot.joint_units and self.drives_joints:
             errors = {
-                "command_mae_rad": (off_command * self.change_scale).item(),
-                "joints_mae_rad": (off_step * self.change_scale).item(),
+                "command_mae_rad": (off_command.abs().mean() * self.change_scale).item(),
+                "joints_mae_rad": (off_step.abs().mean() * self.change_scale).item(),
             }
         else:
-            errors = {"command_error": off_command.item()}
-            errors |= {"state_error": off_step.item()} if step.shape[1] else {}
+            errors = {"command_error": off_command.abs().mean().item()}
+            errors |= {"state_error": off_step.abs().mean().item()} if off_step.shape[1] else {}
         return errors | {"latent_r2": latent_r2}
 
     def _fit_scales(self, labels: Transitions, robot: RobotSpec) -> None:

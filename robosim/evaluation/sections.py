@@ -45,12 +45,18 @@ def origin(dynamics: dict[str, Any], video: dict[str, Any]) -> str:
     return f"The simulator {start} as it is, on {seen}"
 
 
+def taught(adapter: dict[str, Any]) -> str:
+    """Where the maps between commands and latent actions come from."""
+    maps = f"by the adapter of {adapter['maps_from']}, read " if "maps_from" in adapter else ""
+    return f"{maps}after {adapter['labels']} labelled transitions"
+
+
 def head(summary: dict[str, Any]) -> str:
     """What was made, and whether to trust it."""
     video, total = summary["video"], summary["wall_seconds"]["total"]
     made = (
-        f"{origin(summary['dynamics'], video)}, driven by joint commands after {summary['adapter']['labels']} labelled "
-        f"transitions, in {clock(total)}."
+        f"{origin(summary['dynamics'], video)}, driven by joint commands {taught(summary['adapter'])}, "
+        f"in {clock(total)}."
     )
     verdict = " ".join(headline(summary))
     facts = [

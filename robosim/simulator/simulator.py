@@ -77,6 +77,8 @@ class Snapshot:
     """All of a simulator's state at one moment, for `Simulator.restore`; restoring doesn't change it."""
 
     rollout: RolloutState
+    elapsed: int
+    """Frames since the start."""
     joints_1S: Tensor
     command_1J: Tensor
     goal_13: Tensor
@@ -203,7 +205,7 @@ class Simulator:
         context = torch.from_numpy(np.array(frames))[None]
         self._rollout = self.world.start(context, generators=seeded_generators([seed]))
         reading = self._read()
-        self._goal = reading.goal
+        self._goal, self._elapsed = reading.goal, 0
         self._joints = reading.joints if joints is None else self._row(joints, "joints", self.state_names)
         self._latent = None
         if previous_command is not None:
@@ -254,11 +256,11 @@ class Simulator:
     def snapshot(self) -> Snapshot:
         """The state now, to come back to with `restore`; later steps don't change it."""
         rollout = self._started().copy()
-        return Snapshot(rollout, self._joints, self._command, self._goal, self._observation)
+        return Snapshot(rollout, self._elapsed, self._joints, self._command, self._goal, self._observation)
 
     def restore(self, snapshot: Snapshot) -> Observation:
         """Go back to a snapshot; what followed it follows again, bit for bit, under the same commands."""
-        self._rollout = snapshot.rollout.copy()
+        self._rollout, self._elapsed = snapshot.rollout.copy(), snapshot.elapsed
         self._joints, self._command = snapshot.joints_1S, snapshot.command_1J
         self._goal, self._observation, self._latent = snapshot.goal_13, snapshot.observation, None
         return self._observation
@@ -279,6 +281,7 @@ class Simulator:
         with torch.no_grad():
             self.world.take_known(rollout, moment.tokens_1N, moment.latent_1A, moment.codes_1NE)
         rollout.generators[0].set_state(moment.generator)
+        self._elapsed += 1
         self._latent, self._joints, self._command = moment.latent_1A, moment.joints_1S, moment.command_1J
         self._observation = moment.observation
         return self._observation
@@ -325,10 +328,11 @@ class Simulator:
         rollout = self._started()
         latent_1A = self.world.latent_action.snap(latent_1A.to(self.world.device))
         self.world.step(rollout, latent_1A)
+        self._elapsed += 1
         reading = self._read()
         if self.bundle is not None:
             moved = self.bundle.adapter.predict_joints(command_1J, previous_1J, self._joints)
-            self._joints = corrected(moved, reading)
+            self._joints = corrected(moved, reading, np.array([self._elapsed]))
         self._latent, self._command = latent_1A, command_1J
         return self._observe(reading)
 

@@ -22,10 +22,11 @@ from robosim.world_model.latent_action import BOUND
 from robosim.world_model.protocols import CommandAdapter, FrameProbe, ProbeReading, SuccessJudge
 from robosim.world_model.world import RolloutState, WorldModel, seeded_generators, to_uint8
 
-JOINT_CORRECTION = 0.2
-"""How far the joints move a frame from the adapter's prediction towards the probe's reading: on the shipped simulator
-0.1 leads an arm back too slowly, and with readings of joints that the picture hardly shows taken as they are, more
-than 0.05 shakes it (docs/results/quality.md)."""
+FIRST_CORRECTION, LAST_CORRECTION, CORRECTION_FRAMES = 0.05, 0.35, 10
+"""How far the joints move a frame from the adapter's prediction towards the probe's reading: by the first share after a
+start, by the last one long after it, most of the way there after so many frames. As a Kalman filter's gain, it follows
+how much the prediction may have drifted: at a start the joints are known and the reading's own error would be all that
+is added (docs/results/quality.md)."""
 
 
 class LearnedEnv(ArmVectorEnv):
@@ -157,10 +158,7 @@ class LearnedEnv(ArmVectorEnv):
         index = torch.from_numpy(rows)
         frames = to_uint8(self._state.frames[index])
         reading = self.probe.read(frames)
-        begun = torch.from_numpy(self._elapsed[rows] > 0)[:, None]
-        # At the start the joints are known, or already the probe's.
-        joints = self._joints[index]
-        self._joints[index] = torch.where(begun, corrected(joints, reading), joints)
+        self._joints[index] = corrected(self._joints[index], reading, self._elapsed[rows])
         goal = self._goal[index]
         reading = ProbeReading(reading.joints, reading.tool, reading.object, goal.to(reading.tool.device))
         self._pixels[self.env_spec.cameras[0]][rows] = frames.cpu().numpy()
@@ -173,13 +171,17 @@ class LearnedEnv(ArmVectorEnv):
             self._places[name][rows] = place.cpu().numpy()
 
 
-def corrected(joints: Tensor, reading: ProbeReading) -> Tensor:
+def corrected(joints: Tensor, reading: ProbeReading, elapsed: np.ndarray) -> Tensor:
     """The joints [N, S] that the adapter predicted, moved a little towards those that the probe has seen, as far as it
-    can be believed: pulled to a guess, an arm would creep that is told to stay."""
-    seen = reading.joints.cpu()
-    if reading.trust is None:
-        return joints + JOINT_CORRECTION * (seen - joints)
-    return joints + JOINT_CORRECTION * reading.trust.cpu() * (seen - joints)
+    can be believed: pulled to a guess, an arm would creep that is told to stay.
+
+    `elapsed` int [N] are the frames since each row's start; at it (0) joints are known, or already the probe's.
+    """
+    grown = 1 - np.exp(-elapsed / CORRECTION_FRAMES)
+    share = np.where(elapsed > 0, FIRST_CORRECTION + (LAST_CORRECTION - FIRST_CORRECTION) * grown, 0.0)
+    share_N1 = torch.from_numpy(share.astype(np.float32))[:, None]
+    trust = 1.0 if reading.trust is None else reading.trust.cpu()
+    return joints + share_N1 * trust * (reading.joints.cpu() - joints)
 
 
 def rows_of(values: Any, rows: np.ndarray) -> Tensor:

@@ -203,3 +203,17 @@ def test_commands_bring_back_an_arm_that_is_seen_elsewhere(spec, latent_map):
         told, back = (adapter.command_to_latent(*given, rows.joints_MJ + shift) for shift in (0.0, ahead))
     motions = [torch.atanh((latent / BOUND).clamp(-0.98, 0.98)) / 20 for latent in (told, back)]
     assert (motions[1] - motions[0]).mean().item() == pytest.approx(0.8 * -0.02, rel=0.2)
+
+
+def test_a_known_adapter_is_taken_where_it_tells_more(bundle, held_out, spec):
+    """Few labels tell less than an adapter of many; of other latent actions, or of another arm, it tells nothing."""
+    known, few = bundle.adapter, held_out.take([0, 1])
+    taken, errors = fit_commands(few, spec, BOUND, 3, known)
+    own_errors = fit_commands(few, spec, BOUND, 3)[1]
+    assert taken is known and errors["latent_r2"] > own_errors["latent_r2"]
+    assert errors.keys() == own_errors.keys()
+
+    other = replace(few, latents=[-latent for latent in few.latents])
+    assert fit_commands(other, spec, BOUND, 3, known)[0] is not known
+    arm = replace(spec, robot=replace(spec.robot, upper=(1.5,) * 7 + (1.0,)))
+    assert fit_commands(few, arm, BOUND, 3, known)[0] is not known

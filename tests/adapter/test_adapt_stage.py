@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from robosim_datasets.episode import Episode
 from robosim_datasets.lerobot_io import DatasetWriter
 from robosim_datasets.splits import label_budget
 
-from robosim.adapter import FitConfig, LabelledEpisodes, load_adapter
+from robosim.adapter import FitConfig, LabelledEpisodes, load_adapter, save_adapter
 from robosim.checkpoint import load_tensors
 from robosim.errors import ConfigError
 from robosim.training import adapt as stage
@@ -104,6 +105,17 @@ def test_no_other_training_label_is_read(run: Path, monkeypatch: pytest.MonkeyPa
     stage.adapt(CONFIG, run, seed=0)
     after = load_tensors(run / "adapter" / "adapter.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_maps_are_taken_from_a_run_that_tells_more(run: Path, bundle, tmp_path: Path):
+    save_adapter(tmp_path / "known" / "adapter", bundle)
+    config = replace(CONFIG, labels=40, fit=FitConfig(rank=3, colours=16), init=str(tmp_path / "known"))
+    figures = stage.adapt(config, run, seed=0)
+    assert figures["maps_from"] == "known" and figures["labels"] <= 40
+    kept, known = load_adapter(run / "adapter"), bundle.adapter.state_dict()
+    assert all(torch.equal(tensor, known[name]) for name, tensor in kept.adapter.state_dict().items())
+    assert not torch.equal(kept.probe.codebook_K3, bundle.probe.codebook_K3), "the probe is of this video"
+    assert "maps_from" not in stage.adapt(replace(config, labels=LABELS, init=None), run, seed=0)
 
 
 def test_a_senseless_budget_is_refused(run: Path):

@@ -105,3 +105,15 @@ def test_joints_that_the_picture_does_not_show_are_not_believed(labels, make_epi
     probe = fit_adapter(turned, [], video, spec, BOUND, FitConfig(colours=16))[0].probe
     trust = probe.read(video[:2]).trust
     assert trust.shape == (8,) and trust[:7].min() > 0.8 and trust[7] < 0.2
+
+
+def test_what_labels_say_nothing_of_is_not_believed(labels, make_episodes, spec):
+    """The gripper never moves in these labels; and a single episode leaves none out to be told."""
+    video = torch.from_numpy(np.concatenate(make_episodes(2, seed=200).frames))
+
+    def trusts(some):
+        return fit_adapter(some, [], video, spec, BOUND, FitConfig(rank=3, colours=16))[0].probe.trust_O
+
+    trust = trusts(labels.take([0, 1, 2, 3]))
+    assert trust[7] == 0 and trust[0] > 0.5
+    assert not trusts(labels.take([0])).any()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robosim.spec import EnvSpec, RobotSpec, TaskSpec
-from robosim.world_model.learned_env import JOINT_CORRECTION, corrected
+from robosim.world_model.learned_env import FIRST_CORRECTION, LAST_CORRECTION, corrected
 from robosim.world_model.protocols import ProbeReading
 from tests.contracts.toy_learned import ToyAdapter, ToyProbe, make_toy_env
 
@@ -80,12 +80,20 @@ def test_command_and_latent_modes_take_the_same_path():
     assert latent_env.action_space.shape == (2, 5)
 
 
+def test_joints_move_towards_a_reading_the_more_the_longer_ago_the_start_was():
+    joints, seen, place = torch.zeros(5, 3), torch.ones(5, 3), torch.zeros(5, 3)
+    moved = corrected(joints, ProbeReading(seen, place, place, place), np.array([0, 1, 10, 20, 1000]))
+    assert not moved[0].any(), "at the start the joints are known"
+    assert (moved.diff(dim=0) > 0).all()
+    assert FIRST_CORRECTION < moved[1, 0] < 2 * FIRST_CORRECTION
+    assert torch.allclose(moved[-1], torch.full((3,), LAST_CORRECTION))
+
+
 def test_joints_move_towards_a_reading_as_far_as_it_is_believed():
     joints, seen, place = torch.zeros(1, 3), torch.ones(1, 3), torch.zeros(1, 3)
-    moved = corrected(joints, ProbeReading(seen, place, place, place))
-    assert torch.equal(moved, torch.full((1, 3), JOINT_CORRECTION))
+    wholly = corrected(joints, ProbeReading(seen, place, place, place), np.array([7]))
     reading = ProbeReading(seen, place, place, place, trust=torch.tensor([0.0, 0.5, 1.0]))
-    assert torch.allclose(corrected(joints, reading), moved * torch.tensor([0.0, 0.5, 1.0]))
+    assert torch.allclose(corrected(joints, reading, np.array([7])), wholly * torch.tensor([0.0, 0.5, 1.0]))
 
 
 def test_without_a_judge_nothing_succeeds_and_the_horizon_truncates():
