@@ -57,7 +57,8 @@ def write_toy_models(run: Path, world: WorldModel) -> None:
 
 
 def make_toy_bundle(robot: RobotSpec) -> AdapterBundle:
-    """An unfitted adapter with random maps, and a probe that reads the same joints off every frame."""
+    """An unfitted adapter with random maps, and a probe that reads the same joints off every frame and is
+    believed by half."""
     generator = torch.Generator().manual_seed(0)
     adapter, probe = ActionAdapter(), KeypointProbe()
     for module in adapter.modules():
@@ -68,4 +69,5 @@ def make_toy_bundle(robot: RobotSpec) -> AdapterBundle:
     adapter.upper.copy_(torch.tensor(robot.upper))
     middle = (torch.tensor(robot.lower) + torch.tensor(robot.upper)) / 2
     probe.mean_O.copy_(torch.cat([middle, torch.tensor([0.4, 0.1, 0.2])]))
+    probe.trust_O.fill_(0.5)
     return AdapterBundle(adapter, probe, Judge(["reach"]))
