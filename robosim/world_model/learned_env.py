@@ -22,7 +22,7 @@ from robosim.world_model.latent_action import BOUND
 from robosim.world_model.protocols import CommandAdapter, FrameProbe, ProbeReading, SuccessJudge
 from robosim.world_model.world import RolloutState, WorldModel, seeded_generators, to_uint8
 
-FIRST_CORRECTION, LAST_CORRECTION, CORRECTION_FRAMES = 0.05, 0.25, 8
+FIRST_CORRECTION, LAST_CORRECTION, CORRECTION_FRAMES = 0.05, 0.2, 10
 """How far the joints move a frame from the adapter's prediction towards the probe's reading: by the first share after a
 start, by the last one long after it, most of the way there after so many frames. As a Kalman filter's gain, it follows
 how much the prediction may have drifted: at a start the joints are known and the reading's own error would be all that
