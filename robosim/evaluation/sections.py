@@ -47,8 +47,10 @@ def origin(dynamics: dict[str, Any], video: dict[str, Any]) -> str:
 
 def taught(adapter: dict[str, Any]) -> str:
     """Where the maps between commands and latent actions come from."""
-    maps = f"by the adapter of {adapter['maps_from']}, read " if "maps_from" in adapter else ""
-    return f"{maps}after {adapter['labels']} labelled transitions"
+    labels = f"{adapter['labels']} labelled transitions"
+    if "maps_from" in adapter:
+        return f"through the adapter of {adapter['maps_from']} and read by a probe of {labels}"
+    return f"after {labels}"
 
 
 def head(summary: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from robosim.errors import CheckpointError
 from robosim.evaluation.charts import ticks
 from robosim.evaluation.pictures import error_frames, strip
 from robosim.evaluation.report import write_report
-from robosim.evaluation.sections import origin
+from robosim.evaluation.sections import origin, taught
 from robosim.evaluation.summary import STAGES, build_summary, missing_fields, write_summary
 from robosim.evaluation.verdict import checks, headline
 
@@ -106,6 +106,12 @@ def test_the_report_shows_the_figures(finished_run):
         assert f"{task}, {figures['episodes']} starts" in text
         assert f"learned {figures['success_learned']:.0%}" in text
     assert text.count("<details>") == 2 and text.count("<svg") >= 12
+
+
+def test_it_says_whose_maps_drive_the_arm():
+    assert taught({"labels": 196}) == "after 196 labelled transitions"
+    text = taught({"labels": 196, "maps_from": "tiny"})
+    assert "the adapter of tiny" in text and "a probe of 196 labelled transitions" in text
 
 
 def test_the_verdict_follows_the_figures(finished_run):
