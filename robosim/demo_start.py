@@ -26,11 +26,16 @@ class Start:
     lines: tuple[str, ...] = ()
 
     def overrides(self, stage: str, given: Sequence[str]) -> list[str]:
-        """What is asked of a stage before the user's `given`, which win. Whoever gives a part's init= trains it."""
+        """What is asked of a stage before the user's `given`, which win. Whoever gives a part's init= trains it; the
+        adapter only looks at one."""
         if self.init is None:
             return []
         if stage == "adapt":
-            return [override_text("init", str(self.init))] if (self.init / "adapter").is_dir() else []
+            return (
+                [override_text("init", str(self.init))]
+                if (self.init / "adapter" / "adapter.json").is_file()
+                else []
+            )
         if stage not in STEPS or any(text.startswith(f"{stage}.init=") for text in given):
             return []
         return [override_text(f"{stage}.init", str(self.init)), f"{stage}.train.steps={STEPS[stage]}"]

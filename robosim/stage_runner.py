@@ -186,7 +186,8 @@ def input_hashes(stage: Stage, run: Path, stages: Mapping[str, Stage]) -> dict[s
 def starting_weights(request: Request) -> dict[str, str]:
     """Hash of the weights that a stage starts from (`init=`), as one more input; nothing where there are none.
 
-    Raises `ConfigError` where they don't fit a model that is trained: before an earlier result is set aside.
+    Raises `ConfigError` or `CheckpointError` where they don't fit or can't be read: before an earlier result is set
+    aside.
     """
     init = getattr(request.config, "init", None)
     if init is None:
@@ -195,7 +196,11 @@ def starting_weights(request: Request) -> dict[str, str]:
         raise ConfigError(f"init={init} is the run that this stage writes to; set out= to another one")
     if request.stage.section:
         load("robosim.training.starting_weights:check_start")(init, request.stage.name, request.config.model)
-    return {"init": weights_hash(init, request.stage.folders[0])}
+        return {"init": weights_hash(init, request.stage.name)}
+    folder = request.stage.folders[0]
+    found = {"init": weights_hash(init, folder)}
+    load("robosim.adapter:load_adapter")(locate(init) / folder)
+    return found
 
 
 def begin(request: Request, wanted: str, record: Mapping[str, Any]) -> float:

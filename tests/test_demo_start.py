@@ -11,15 +11,21 @@ import pytest
 
 import robosim
 from robosim import pipeline, shipped, stage_runner
+from robosim.adapter import save_adapter
 from robosim.checkpoint import MANIFEST, atomic_write_json, load_tensors, prepare_folder, read_json
 from robosim.cli import main
 from robosim.config import build, compose_tree, to_dict
 from robosim.demo_start import STEPS, Start, choose_start
 from robosim.evaluation.shipping import ShipConfig, ship
+from robosim.spec import RobotSpec
 from robosim.stage_runner import Request, load
 from robosim.stage_table import BY_NAME
+from tests.toy_run import make_toy_bundle
 
 QUICK = ["device=cpu", "data=few"]
+
+EIGHT = RobotSpec("eight", tuple(f"joint{i}" for i in range(8)), ("rad",) * 8, (-1.0,) * 8, (1.0,) * 8)
+"""An arm that the toy adapter fits."""
 
 
 @pytest.fixture
@@ -74,13 +80,20 @@ def test_the_shipped_simulator_is_taken_as_it_is(tiny, asked, capsys):
 def test_the_shipped_adapter_is_asked_too_where_there_is_one(tiny, asked):
     assert main(["demo", *QUICK]) == 0
     assert asked["adapt"].config.init is None
-    for file in ("adapter.json", "adapter.safetensors"):
-        (prepare_folder(tiny / "adapter") / file).write_bytes(b"adapter")
+    save_adapter(tiny / "adapter", make_toy_bundle(EIGHT))
     assert main(["demo", *QUICK]) == 0
     assert asked["adapt"].config.init == str(tiny)
     assert stage_runner.starting_weights(asked["adapt"]) == {"init": shipped.weights_hash("tiny", "adapter")}
     assert main(["demo", *QUICK, "adapt.init=null"]) == 0
     assert asked["adapt"].config.init is None
+
+
+def test_an_adapter_that_cannot_be_read_is_told_before_anything_runs(tiny, asked, capsys):
+    folder = prepare_folder(tiny / "adapter")
+    for file in ("adapter.json", "adapter.safetensors"):
+        (folder / file).write_text('{"format": 1}')
+    assert main(["demo", *QUICK]) == 4 and not asked
+    assert "holds no adapter that fits" in capsys.readouterr().err
 
 
 def test_a_folder_of_that_name_does_not_take_its_place(tiny):

@@ -66,7 +66,7 @@ def test_the_five_lines_of_the_readme(run, tmp_path):
     Image.fromarray(np.full((90, 160, 3), 120, np.uint8)).save(tmp_path / "photo.png")
     sim = robosim.load(run)
     before = sim.reset(tmp_path / "photo.png")
-    obs = sim.step(before.joints + 0.1)
+    obs = sim.step(before.command + 0.1)
     assert obs.frame.shape == (SIZE, SIZE, 3) and obs.frame.dtype == np.uint8
     assert (obs.frame != before.frame).any()
     assert obs.joints.shape == (8,) and obs.joints.dtype == np.float32 and (obs.joints != before.joints).any()

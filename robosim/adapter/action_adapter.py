@@ -242,7 +242,8 @@ class ActionAdapter(nn.Module):
 
     @torch.no_grad()
     def errors(self, labels: Transitions, robot: RobotSpec) -> dict[str, float]:
-        """The figures of `fit` on labels that nothing was fitted on."""
+        """The figures of `fit` on other labels, of commands and states as they are used: held to the limits. Those
+        without a unit are in units of what moved in the labels that this adapter was fitted on."""
         self._check(labels, robot)
         inputs = (labels.command_MJ, labels.previous_command_MJ, labels.joints_MJ)
         off_latent = self.command_to_latent(*inputs) - labels.latent_MA

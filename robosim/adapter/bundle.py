@@ -70,6 +70,6 @@ def load_adapter(folder: Path) -> AdapterBundle:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder} holds no adapter that fits its {SIZES}, or one of another version; "
-            f"fit it again with: robosim adapt out={folder.parent} resume=false (and the labels= that it had)"
+            f"fit it again with: robosim adapt out={folder.parent} resume=false (and the labels= and init= that it had)"
         ) from error
     return bundle

@@ -67,11 +67,13 @@ def fit_adapter(
 
     `decoded`: the labelled frames as the tokenizer gives them back, one array an episode, or empty. `video`:
     unlabelled frames uint8 [V,H,W,3], some of them decoded, a few hundred. `latent_bound`: latent actions lie in
-    [−bound, bound]. `known`: another adapter, see `fit_commands`. Returns the bundle and errors on left-out episodes of
-    the labels. Labels without positions give a bundle without a judge, and errors of the adapter alone.
+    [−bound, bound]. `known`: another adapter, see `known_or_fitted`. Returns the bundle and errors on left-out episodes
+    of the labels. Labels without positions give a bundle without a judge, and errors of the adapter alone.
     """
     config = config or FitConfig()
-    adapter, errors = fit_commands(labels, spec, latent_bound, config.rank, known)
+    adapter, errors = fit_commands(labels, spec, latent_bound, config.rank)
+    if known is not None:
+        adapter, errors = known_or_fitted(known, adapter, errors, labels, spec.robot)
     figures: dict[str, Any] = {"adapter": errors}
 
     state = labels.joints[0].shape[1]
@@ -102,11 +104,7 @@ def fit_adapter(
 
 
 def fit_commands(
-    labels: LabelledEpisodes,
-    spec: EnvSpec,
-    latent_bound: float,
-    rank: int | None = None,
-    known: ActionAdapter | None = None,
+    labels: LabelledEpisodes, spec: EnvSpec, latent_bound: float, rank: int | None = None
 ) -> tuple[ActionAdapter, dict[str, float]]:
     """The adapter, and its errors on left-out episodes.
 
@@ -114,28 +112,7 @@ def fit_commands(
     `rank`, `RANKS` and as many as there are joints are tried, and the fewest are kept that tell the latent actions of
     left-out episodes about as well as any. Where commands are targets of joints, a network then has to do better still;
     the coordinates are then those of the other maps. A single episode can't be left out, and decides nothing.
-
-    A `known` adapter of the same arm, fitted on other labels, is taken as it is where it tells the latent actions
-    better than that.
     """
-    fitted, errors = _fit_best(labels, spec, latent_bound, rank)
-    if known is None or not _same_arm(known, fitted):
-        return fitted, errors
-    told = known.errors(labels.transitions(), spec.robot)
-    return (known, told) if told["latent_r2"] > errors["latent_r2"] else (fitted, errors)
-
-
-def _same_arm(one: ActionAdapter, other: ActionAdapter) -> bool:
-    """Whether two adapters take commands and states of the same sizes and limits, and give as many latent numbers."""
-    sizes = [replace(adapter.config, rank=1, latent_map="ridge") for adapter in (one, other)]
-    if sizes[0] != sizes[1]:
-        return False
-    return torch.equal(one.lower, other.lower) and torch.equal(one.upper, other.upper)
-
-
-def _fit_best(
-    labels: LabelledEpisodes, spec: EnvSpec, latent_bound: float, rank: int | None
-) -> tuple[ActionAdapter, dict[str, float]]:
     rows = labels.transitions()
     joints, state = rows.command_MJ.shape[1], rows.joints_MJ.shape[1]
     sizes = (joints, rows.latent_MA.shape[1], latent_bound)
@@ -153,8 +130,36 @@ def _fit_best(
     if alone or not kept.drives_joints:
         return kept, errors
     network = ActionAdapter(replace(kept.config, latent_map="network"))
-    known = network.fit(rows, spec.robot)
-    return (network, known) if known["latent_r2"] > errors["latent_r2"] else (kept, errors)
+    told = network.fit(rows, spec.robot)
+    return (network, told) if told["latent_r2"] > errors["latent_r2"] else (kept, errors)
+
+
+def known_or_fitted(
+    known: ActionAdapter,
+    fitted: ActionAdapter,
+    errors: dict[str, float],
+    labels: LabelledEpisodes,
+    robot: RobotSpec,
+) -> tuple[ActionAdapter, dict[str, float]]:
+    """The `known` adapter as it is, all its maps, where it is of the same arm and tells the latent actions of these
+    labels better than the `fitted` one tells left-out ones, by its `errors`; else that. With the errors of what is
+    taken, `known_latent_r2` says what the known one tells. One episode leaves none out: fitted maps count as 0 then.
+    """
+    if not _same_arm(known, fitted):
+        return fitted, errors
+    rows = labels.transitions()
+    told = known.errors(rows, robot)
+    own = errors["latent_r2"] if len(rows.episode_M.unique()) > 1 else 0.0
+    taken = (known, told) if told["latent_r2"] > own else (fitted, errors)
+    return taken[0], taken[1] | {"known_latent_r2": told["latent_r2"]}
+
+
+def _same_arm(one: ActionAdapter, other: ActionAdapter) -> bool:
+    """Whether two adapters take commands and states of the same sizes and limits, and give as many latent numbers."""
+    sizes = [replace(adapter.config, rank=1, latent_map="ridge") for adapter in (one, other)]
+    if sizes[0] != sizes[1]:
+        return False
+    return torch.equal(one.lower, other.lower) and torch.equal(one.upper, other.upper)
 
 
 @torch.no_grad()

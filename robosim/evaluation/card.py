@@ -138,8 +138,9 @@ def made_by(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def training_of(stage: str, manifest: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How a part was trained. `init` is what its weights started from, null for random ones; of a part that was taken
-    as it is from a shipped simulator, `taken_from`, all this is what its card says."""
+    """How a part was trained. `init` is what its weights started from, null for random ones, and `maps_from` whose maps
+    an adapter has; of a part that was taken as it is from a shipped simulator, `taken_from`, all this is what its card
+    says."""
     config = manifest and manifest["config"]
     if earlier := earlier_card(stage, manifest):
         return {**earlier["training"][stage], "taken_from": f"{earlier['name']} of {earlier['date']}"}
@@ -150,6 +151,7 @@ def training_of(stage: str, manifest: Mapping[str, Any] | None) -> dict[str, Any
         "wall_seconds": manifest and manifest["wall_seconds"],
         "init": figure(manifest, "init"),
         "init_sha256": manifest and manifest["inputs"].get("init"),
+        **({"maps_from": maps} if (maps := figure(manifest, "maps_from")) else {}),
         "last_metrics": figure(manifest, "train"),
     }
 
@@ -158,7 +160,11 @@ def earlier_card(stage: str, manifest: Mapping[str, Any] | None) -> dict[str, An
     """The card of the shipped simulator from which a part was taken without a step of training; None for a part that
     was trained, or whose origin isn't shipped, or isn't what it was."""
     name = figure(manifest, "init")
-    if not manifest or not name or manifest["config"]["train"]["steps"] or name not in shipped_names():
+    if not manifest or not name or name not in shipped_names():
+        return None
+    if (
+        manifest["config"].get("train", {}).get("steps", 1)
+    ):  # trained, or an adapter: its probe is of the run's labels
         return None
     same = weights_hash(shipped_folder(name), stage) == manifest["inputs"].get("init")
     return read_card(name) if same else None

@@ -279,13 +279,14 @@ def agreement(summary: dict[str, Any]) -> str:
 def parts_table(summary: dict[str, Any]) -> str:
     """Tokenizer, latent actions and adapter in figures."""
     tokenizer, latent, adapter = summary["tokenizer"], summary["latent_action"], summary["adapter"]
+    maps = f"; commands by the maps of {adapter['maps_from']}" if "maps_from" in adapter else ""
     rows = [
         ["tokenizer: all pixels, reconstructed", f"{tokenizer['psnr_db']:.1f} dB"],
         ["tokenizer: moving pixels, reconstructed", f"{tokenizer['moving_psnr_db']:.1f} dB"],
         ["tokenizer: codes in use", f"{tokenizer['codes_used']:,}"],
         ["latent actions: moving pixels one step ahead, inferred", f"{latent['psnr_db']:.1f} dB"],
         ["latent actions: the same, shuffled", f"{latent['shuffled_psnr_db']:.1f} dB"],
-        ["adapter: labels", f"{adapter['labels']} transitions of {adapter['episodes']} episodes"],
+        ["adapter: labels", f"{adapter['labels']} transitions of {adapter['episodes']} episodes{maps}"],
         ["adapter: command error, joints", _measure(adapter["command_mae_rad"], 1, "rad", 4)],
         ["adapter: command error, tool", _measure(adapter["tool_mae_m"], 100, "cm", 2)],
         ["adapter: probe error", _measure(adapter["probe_error_m"], 100, "cm", 2)],

@@ -4,8 +4,11 @@
 
     sim = robosim.load("tiny")
     obs = sim.reset("photo.png")
-    obs = sim.step(obs.joints + 0.05)
+    obs = sim.step(obs.command + 0.02)
     obs.frame
+
+Commands are targets: go on from `obs.command`, what the arm was told, not from `obs.joints`, where it is believed to
+be, or every error of the belief becomes a command.
 
 Everything here is one arm at a time. `Simulator.env` gives many rows of a task as a Gymnasium environment.
 

@@ -46,6 +46,13 @@ class AdaptConfig:
     """A run, a saved simulator or a shipped name: its maps of commands are taken where they tell these labels' latent
     actions better than maps fitted on the labels tell left-out ones; they will where the latent actions are the same
     model's and the arm is the same."""
+
+    def __post_init__(self) -> None:
+        if self.labels < 1 or self.video_frames < 1:
+            raise ValueError(
+                f"labels ({self.labels}) and video_frames ({self.video_frames}) must be at least 1"
+            )
+
     fit: FitConfig = field(default_factory=FitConfig)
 
 
@@ -55,14 +62,10 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
     Besides `labels` and `episodes`, the figures are those of `evaluate_adapter` on validation episodes; under
     `decoded` the probe's on the same frames as the tokenizer gives them back, which is what it meets at play; under
     `left_out` the errors on left-out episodes of the labels. Of a mixture, labels are those of its parts with commands.
-    `maps_from` names `init` where its maps were taken. Raises `DatasetError` without commands or validation episodes
-    that have some.
+    `init` is named, and as `maps_from` where its maps were taken; `left_out` has what they tell. Raises `DatasetError`
+    without commands or validation episodes that have some.
     """
     store = ClipStore(run / "clips")
-    if config.labels < 1 or config.video_frames < 1:
-        raise ConfigError(
-            f"labels ({config.labels}) and video_frames ({config.video_frames}) must be at least 1"
-        )
     check_commands(store, config.labels)
     held_out = held_out_labelled(store)
     chosen = label_budget(store, config.labels, seed=seed)
@@ -86,8 +89,9 @@ def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dic
     )
     figures["decoded"] = probe_figures(read_all(bundle.probe, seen), judged)
     used: dict[str, Any] = {"labels": count_transitions(store, chosen), "episodes": len(chosen)}
-    if config.init is not None and bundle.adapter is known:
-        used["maps_from"] = Path(config.init).name
+    if config.init is not None:
+        used["init"] = locate(config.init).resolve().name
+        used |= {"maps_from": used["init"]} if bundle.adapter is known else {}
     return used | figures | {"left_out": left_out}
 
 

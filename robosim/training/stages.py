@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from robosim.checkpoint import atomic_write_json, prepare_folder, save_tensors
 from robosim.errors import ConfigError, DatasetError
 from robosim.ranks import alone, shared_failure, world_size
+from robosim.shipped import locate
 from robosim.training.chains import GrowingChains
 from robosim.training.columns import add_drafts, add_tokens, episode_rows, infer_store, provenance
 from robosim.training.loop import TrainConfig, train
@@ -297,7 +298,7 @@ def about(model: nn.Module, init: str | None, trained: dict[str, float], device:
     """The figures that all three stages have: size, last metrics, where it was trained, and what it started from."""
     where = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     figures = {"parameters": count(model), "train": trained, "trained_on": f"{world_size()} × {where}"}
-    return figures if init is None else figures | {"init": Path(init).name}
+    return figures if init is None else figures | {"init": locate(init).resolve().name}
 
 
 def count(model: nn.Module) -> int:

@@ -22,11 +22,13 @@ from robosim.world_model.latent_action import BOUND
 from robosim.world_model.protocols import CommandAdapter, FrameProbe, ProbeReading, SuccessJudge
 from robosim.world_model.world import RolloutState, WorldModel, seeded_generators, to_uint8
 
-FIRST_CORRECTION, LAST_CORRECTION, CORRECTION_FRAMES = 0.05, 0.2, 10
-"""How far the joints move a frame from the adapter's prediction towards the probe's reading: by the first share after a
-start, by the last one long after it, most of the way there after so many frames. As a Kalman filter's gain, it follows
-how much the prediction may have drifted: at a start the joints are known and the reading's own error would be all that
-is added (docs/results/quality.md)."""
+FIRST_CORRECTION, LAST_CORRECTION = 0.05, 0.2
+"""How far the joints move a frame from the adapter's prediction towards the probe's reading: a share that grows from
+the first, at a start, towards the last. As a Kalman filter's gain it follows how much the prediction may have drifted:
+at a start the joints are known, and the reading's error is all that would be added (docs/results/quality.md)."""
+
+CORRECTION_FRAMES = 10
+"""Frames in which the share has grown by 1 − 1/e of its way."""
 
 
 class LearnedEnv(ArmVectorEnv):
@@ -181,7 +183,8 @@ def corrected(joints: Tensor, reading: ProbeReading, elapsed: np.ndarray) -> Ten
     share = np.where(elapsed > 0, FIRST_CORRECTION + (LAST_CORRECTION - FIRST_CORRECTION) * grown, 0.0)
     share_N1 = torch.from_numpy(share.astype(np.float32))[:, None]
     trust = 1.0 if reading.trust is None else reading.trust.cpu()
-    return joints + share_N1 * trust * (reading.joints.cpu() - joints)
+    moved = joints + share_N1 * trust * (reading.joints.cpu() - joints)
+    return torch.where(share_N1 > 0, moved, joints)
 
 
 def rows_of(values: Any, rows: np.ndarray) -> Tensor:

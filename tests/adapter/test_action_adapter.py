@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from robosim.adapter import ActionAdapter, ActionAdapterConfig, Transitions
 from robosim.adapter.action_adapter import STEP_MARGIN
-from robosim.adapter.fit import fit_commands
+from robosim.adapter.fit import fit_commands, known_or_fitted
 from tests.adapter.conftest import BOUND
 
 
@@ -205,15 +206,32 @@ def test_commands_bring_back_an_arm_that_is_seen_elsewhere(spec, latent_map):
     assert (motions[1] - motions[0]).mean().item() == pytest.approx(0.8 * -0.02, rel=0.2)
 
 
+def taken(known, labels, spec) -> tuple[ActionAdapter, dict[str, float]]:
+    fitted, errors = fit_commands(labels, spec, BOUND, 3)
+    return known_or_fitted(known, fitted, errors, labels, spec.robot)
+
+
 def test_a_known_adapter_is_taken_where_it_tells_more(bundle, held_out, spec):
     """Few labels tell less than an adapter of many; of other latent actions, or of another arm, it tells nothing."""
     known, few = bundle.adapter, held_out.take([0, 1])
-    taken, errors = fit_commands(few, spec, BOUND, 3, known)
     own_errors = fit_commands(few, spec, BOUND, 3)[1]
-    assert taken is known and errors["latent_r2"] > own_errors["latent_r2"]
-    assert errors.keys() == own_errors.keys()
+    adapter, errors = taken(known, few, spec)
+    assert adapter is known and errors["latent_r2"] > own_errors["latent_r2"]
+    assert errors.keys() == {*own_errors, "known_latent_r2"}
 
     other = replace(few, latents=[-latent for latent in few.latents])
-    assert fit_commands(other, spec, BOUND, 3, known)[0] is not known
+    adapter, errors = taken(known, other, spec)
+    assert adapter is not known and errors["known_latent_r2"] < 0
     arm = replace(spec, robot=replace(spec.robot, upper=(1.5,) * 7 + (1.0,)))
-    assert fit_commands(few, arm, BOUND, 3, known)[0] is not known
+    adapter, errors = taken(known, few, arm)
+    assert adapter is not known and "known_latent_r2" not in errors
+
+
+def test_maps_fitted_on_a_single_episode_prove_nothing_against_known_ones(bundle, held_out, spec):
+    """They tell the noise of their own labels, which no episode is left out to show."""
+    rng = np.random.default_rng(0)
+    one = held_out.take([0])
+    one = replace(one, latents=[latent + rng.normal(0, 0.1, latent.shape) for latent in one.latents])
+    fitted, errors = fit_commands(one, spec, BOUND)
+    assert known_or_fitted(bundle.adapter, fitted, errors, one, spec.robot)[0] is bundle.adapter
+    assert errors["latent_r2"] > bundle.adapter.errors(one.transitions(), spec.robot)["latent_r2"]

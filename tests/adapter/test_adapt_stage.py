@@ -14,8 +14,16 @@ from robosim_datasets.episode import Episode
 from robosim_datasets.lerobot_io import DatasetWriter
 from robosim_datasets.splits import label_budget
 
-from robosim.adapter import FitConfig, LabelledEpisodes, load_adapter, save_adapter
-from robosim.checkpoint import load_tensors
+from robosim.adapter import (
+    ActionAdapter,
+    AdapterBundle,
+    FitConfig,
+    LabelledEpisodes,
+    load_adapter,
+    save_adapter,
+)
+from robosim.checkpoint import load_tensors, save_tensors
+from robosim.config import build
 from robosim.errors import ConfigError
 from robosim.training import adapt as stage
 
@@ -109,15 +117,32 @@ def test_no_other_training_label_is_read(run: Path, monkeypatch: pytest.MonkeyPa
 
 def test_maps_are_taken_from_a_run_that_tells_more(run: Path, bundle, tmp_path: Path):
     save_adapter(tmp_path / "known" / "adapter", bundle)
-    config = replace(CONFIG, labels=40, fit=FitConfig(rank=3, colours=16), init=str(tmp_path / "known"))
+    config = replace(
+        CONFIG, labels=40, fit=FitConfig(rank=3, colours=16), init=str(tmp_path / "known" / ".." / "known")
+    )
     figures = stage.adapt(config, run, seed=0)
-    assert figures["maps_from"] == "known" and figures["labels"] <= 40
+    assert figures["init"] == figures["maps_from"] == "known" and figures["labels"] <= 40
     kept, known = load_adapter(run / "adapter"), bundle.adapter.state_dict()
     assert all(torch.equal(tensor, known[name]) for name, tensor in kept.adapter.state_dict().items())
     assert not torch.equal(kept.probe.codebook_K3, bundle.probe.codebook_K3), "the probe is of this video"
-    assert "maps_from" not in stage.adapt(replace(config, labels=LABELS, init=None), run, seed=0)
 
 
-def test_a_senseless_budget_is_refused(run: Path):
+def test_maps_that_tell_less_are_left_and_that_is_said(run: Path, bundle, tmp_path: Path):
+    other = AdapterBundle(ActionAdapter(bundle.adapter.config), bundle.probe, bundle.judge)
+    other.adapter.load_state_dict(bundle.adapter.state_dict())
+    save_adapter(tmp_path / "other" / "adapter", other)
+    tensors = load_tensors(tmp_path / "other" / "adapter" / "adapter.safetensors")
+    for name in tensors:
+        if name.startswith("adapter.to_latent"):
+            tensors[name] = -tensors[name]
+    save_tensors(tmp_path / "other" / "adapter" / "adapter.safetensors", tensors)
+    config = replace(CONFIG, fit=FitConfig(rank=3, colours=16), init=str(tmp_path / "other"))
+    figures = stage.adapt(config, run, seed=0)
+    assert figures["init"] == "other" and "maps_from" not in figures
+    left_out = figures["left_out"]["adapter"]
+    assert left_out["known_latent_r2"] < left_out["latent_r2"]
+
+
+def test_a_senseless_budget_is_refused():
     with pytest.raises(ConfigError, match="labels"):
-        stage.adapt(stage.AdaptConfig(labels=0), run, seed=0)
+        build(stage.AdaptConfig, {"labels": 0}, "")

@@ -89,6 +89,26 @@ def test_joints_move_towards_a_reading_the_more_the_longer_ago_the_start_was():
     assert torch.allclose(moved[-1], torch.full((3,), LAST_CORRECTION))
 
 
+def test_a_row_that_starts_again_is_corrected_as_at_its_start():
+    """By its own count of frames, not by that of the others."""
+    given = {"frames": frames(2), "agent_pos": np.zeros((2, 6), np.float32)}
+    still, env, fresh = np.zeros((2, 6), np.float32), make_toy_env(SPEC, 2), make_toy_env(SPEC, 2)
+    env.reset(seed=0, options=given)
+    for _ in range(8):
+        env.step(still)
+    env.reset(seed=0, options=given | {"reset_mask": np.array([True, False])})
+    fresh.reset(seed=0, options=given)
+    after, first = (simulator.step(still)[0]["agent_pos"] for simulator in (env, fresh))
+    assert first[0].any() and np.array_equal(after[0], first[0])
+    assert not np.array_equal(after[1], first[1])
+
+
+def test_at_a_start_even_a_reading_that_is_none_leaves_known_joints():
+    joints, place = torch.ones(2, 3), torch.zeros(2, 3)
+    unread = ProbeReading(torch.full((2, 3), torch.nan), place, place, place)
+    assert torch.equal(corrected(joints, unread, np.array([0, 0])), joints)
+
+
 def test_joints_move_towards_a_reading_as_far_as_it_is_believed():
     joints, seen, place = torch.zeros(1, 3), torch.ones(1, 3), torch.zeros(1, 3)
     wholly = corrected(joints, ProbeReading(seen, place, place, place), np.array([7]))
