@@ -268,7 +268,7 @@ def test_starts_that_are_none_get_a_sentence(first, run, tmp_path, monkeypatch, 
     half = Path(shutil.copytree(first, tmp_path / "half", ignore=shutil.ignore_patterns("tokenizer")))
     with pytest.raises(CheckpointError, match=r"half has no finished tokenizer \(.*safetensors is missing\)"):
         train_stage(run, "tokenizer", init=str(half))
-    with pytest.raises(ConfigError, match="is the run that the training writes to"):
+    with pytest.raises(ConfigError, match="is the run that this stage writes to"):
         train_stage(run, "tokenizer", init=str(run))
     assert not steps and not (run / "tokenizer" / MANIFEST).exists()
 
