@@ -31,11 +31,8 @@ class Start:
         if self.init is None:
             return []
         if stage == "adapt":
-            return (
-                [override_text("init", str(self.init))]
-                if (self.init / "adapter" / "adapter.json").is_file()
-                else []
-            )
+            whole = (self.init / "adapter" / "adapter.json").is_file()
+            return [override_text("init", str(self.init))] if whole else []
         if stage not in STEPS or any(text.startswith(f"{stage}.init=") for text in given):
             return []
         return [override_text(f"{stage}.init", str(self.init)), f"{stage}.train.steps={STEPS[stage]}"]

@@ -162,9 +162,10 @@ def earlier_card(stage: str, manifest: Mapping[str, Any] | None) -> dict[str, An
     name = figure(manifest, "init")
     if not manifest or not name or name not in shipped_names():
         return None
+    training = manifest["config"].get("train")
     if (
-        manifest["config"].get("train", {}).get("steps", 1)
-    ):  # trained, or an adapter: its probe is of the run's labels
+        training is None or training["steps"]
+    ):  # without a training it is an adapter, whose probe is of its own labels
         return None
     same = weights_hash(shipped_folder(name), stage) == manifest["inputs"].get("init")
     return read_card(name) if same else None

@@ -42,6 +42,7 @@ class AdaptConfig:
     """Labelled transitions, at most; whole episodes."""
     video_frames: int = 200
     """Unlabelled frames from which the probe learns its colours, recorded ones and as many decoded ones."""
+    fit: FitConfig = field(default_factory=FitConfig)
     init: str | None = None
     """A run, a saved simulator or a shipped name: its maps of commands are taken where they tell these labels' latent
     actions better than maps fitted on the labels tell left-out ones; they will where the latent actions are the same
@@ -52,8 +53,6 @@ class AdaptConfig:
             raise ValueError(
                 f"labels ({self.labels}) and video_frames ({self.video_frames}) must be at least 1"
             )
-
-    fit: FitConfig = field(default_factory=FitConfig)
 
 
 def adapt(config: AdaptConfig, run: Path, seed: int, device: str = "cpu") -> dict[str, Any]:

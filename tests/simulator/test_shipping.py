@@ -21,6 +21,7 @@ from robosim.checkpoint import (
 )
 from robosim.cli import main
 from robosim.errors import CheckpointError, ConfigError, OutputError
+from robosim.evaluation.card import training_of
 from robosim.evaluation.shipping import ShipConfig, ship
 from robosim.shipped import CARD, is_shipped, locate
 from robosim.simulator import Simulator
@@ -332,3 +333,15 @@ def test_the_command_names_what_it_made(trained, shelf, capsys):
     check_shipped(Path("made/toy"))
     assert main(["ship", f"run={trained}", "out=made/toy"]) == 5
     assert "already holds a finished result" in capsys.readouterr().err
+
+
+def test_the_card_says_whose_maps_an_adapter_has():
+    """Its probe and judge are the run's, so that it isn't a part that was taken as it is."""
+    figures = {"init": "tiny", "maps_from": "tiny", "labels": 196}
+    config = {"labels": 200, "seed": 0, "init": "tiny"}
+    manifest = {"config": config, "wall_seconds": 9.0, "inputs": {"init": "hash"}, "figures": figures}
+    told = training_of("adapt", manifest)
+    assert told["init"] == told["maps_from"] == "tiny" and told["init_sha256"] == "hash"
+    assert "taken_from" not in told and told["config"]["labels"] == 200
+    own = training_of("adapt", manifest | {"figures": {"labels": 196}, "inputs": {}})
+    assert own["init"] is None and "maps_from" not in own
