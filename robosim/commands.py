@@ -155,10 +155,14 @@ COMMANDS = (
         summary="joint commands for the learned simulator, from a few labelled transitions",
         purpose="""Fits, on at most `labels` transitions with commands and states: command to latent action,
             latent action to command, a probe that reads joints and positions from a frame, and a judge of
-            success.""",
-        reads="clips/, tokenizer/ and latent_action/ in the run folder",
+            success. With init= the maps of another adapter are taken where they tell these labels better.""",
+        reads="clips/, tokenizer/ and latent_action/ in the run folder; with init= the adapter/ of another",
         makes="adapter/",
-        examples=("robosim adapt", "robosim adapt labels=100 out=runs/push"),
+        examples=(
+            "robosim adapt",
+            "robosim adapt labels=100 out=runs/push",
+            "robosim adapt init=tiny out=runs/both-tiny-s0",
+        ),
         next="robosim pretrain out=<the same run folder>, or robosim play where no positions are known",
         run="robosim.pipeline:stage_command",
     ),
